@@ -1,0 +1,1 @@
+"""What is true, without doing anything: facts, state folded from facts, and the arithmetic of retries. Standard library only."""

@@ -1,0 +1,76 @@
+"""Calls: where one stands, how it ended, and when it may be tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NewType
+
+Json = NewType("Json", str)
+"""A value as the codec wrote it: JSON text with type tags. The domain carries it and never looks inside."""
+
+CallId = NewType("CallId", str)
+"""A call's place in the call tree: `2` is the third call of the workflow's body, `2.0` the first call made inside it,
+`f1.0` the first call of the second asyncio task that the body created. It never depends on timing or on values."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An exception as data: enough to show it, and to raise it again where its class can be rebuilt.
+
+    `rebuilt` was decided when the failure was recorded: True means `type` could be imported and made again from `args`.
+    `args` is the codec's JSON of a list, empty text when the arguments could not be stored."""
+
+    type: str
+    message: str
+    args: Json = Json("")
+    rebuilt: bool = False
+    traceback: str = ""
+    cause: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    value: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    error: Failure
+
+
+Outcome = Returned | Raised
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often, and how long apart, a failed attempt is made again. Delays in seconds."""
+
+    max_attempts: int = 0
+    delay: float = 1.0
+    backoff: float = 2.0
+    max_delay: float = 600.0
+
+    def delay_after(self, failed: int) -> float | None:
+        """Seconds to wait after `failed` attempts have failed (1 or more); None when the policy gives up."""
+        if failed > self.max_attempts:
+            return None
+        return min(self.delay * self.backoff ** (failed - 1), self.max_delay)
+
+
+NO_RETRY = RetryPolicy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A question an execution has asked and nobody has answered yet.
+
+    `id` is the pause's call id, unique in its execution for ever. `schema` is the JSON Schema of the answer, None for any
+    answer. `expires_at` is in seconds since the epoch."""
+
+    id: CallId
+    name: str
+    output: Json | None = None
+    schema: Json | None = None
+    message: str | None = None
+    expires_at: float | None = None
+    opened_at: float = field(default=0.0, compare=False)

@@ -1,0 +1,178 @@
+"""What can happen to an execution: a closed union of frozen facts in the past tense.
+
+`at` is seconds since the epoch (UTC). Facts are of two kinds: *lifecycle* facts, from which an execution's state is folded,
+and *journal* facts, which say how each call of a run went. A fact about a pause is both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flux.domain.calls import CallId, Failure, Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionStarted:
+    at: float
+    workflow: str
+    input: Json
+    principal: str | None = None
+    parent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionRecovered:
+    """Another process took over after the owner of the run died or froze."""
+
+    at: float
+    owner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionParked:
+    """Nothing can go on before a pause is answered or a timer is due; nothing of the run stays in memory."""
+
+    at: float
+    wake_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspendRequested:
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionSuspended:
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionResumed:
+    at: float
+    reason: Literal["timer", "asked", "retry"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    at: float
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionCompleted:
+    at: float
+    output: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionFailed:
+    at: float
+    error: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionCancelled:
+    at: float
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseOpened:
+    at: float
+    call: CallId
+    name: str
+    output: Json | None = None
+    schema: Json | None = None
+    message: str | None = None
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseAnswered:
+    at: float
+    call: CallId
+    answer: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallStarted:
+    """`digest` is a check on the arguments, `arguments` a bounded copy for people to read."""
+
+    at: float
+    call: CallId
+    name: str
+    digest: str = ""
+    arguments: Json | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallReturned:
+    at: float
+    call: CallId
+    value: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallRaised:
+    at: float
+    call: CallId
+    error: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFailed:
+    """Attempt number `attempt` (from 1) failed; the next one may start at `retry_at`."""
+
+    at: float
+    call: CallId
+    attempt: int
+    error: Failure
+    retry_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerSet:
+    at: float
+    call: CallId
+    name: str
+    wake_at: float
+
+
+LifecycleEvent = (
+    ExecutionStarted
+    | ExecutionRecovered
+    | ExecutionParked
+    | SuspendRequested
+    | ExecutionSuspended
+    | ExecutionResumed
+    | CancelRequested
+    | ExecutionCompleted
+    | ExecutionFailed
+    | ExecutionCancelled
+    | PauseOpened
+    | PauseAnswered
+)
+JournalEvent = CallStarted | CallReturned | CallRaised | AttemptFailed | TimerSet
+Event = LifecycleEvent | JournalEvent
+
+EVENT_TYPES: tuple[type[Event], ...] = (
+    ExecutionStarted,
+    ExecutionRecovered,
+    ExecutionParked,
+    SuspendRequested,
+    ExecutionSuspended,
+    ExecutionResumed,
+    CancelRequested,
+    ExecutionCompleted,
+    ExecutionFailed,
+    ExecutionCancelled,
+    PauseOpened,
+    PauseAnswered,
+    CallStarted,
+    CallReturned,
+    CallRaised,
+    AttemptFailed,
+    TimerSet,
+)
+LIFECYCLE_TYPES: tuple[type[Event], ...] = EVENT_TYPES[:12]

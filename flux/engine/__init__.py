@@ -1,0 +1,1 @@
+"""The engine: how one execution lives. It knows ports, never adapters."""

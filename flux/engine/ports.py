@@ -1,0 +1,190 @@
+"""What the engine needs from the world, each as a small Protocol. `flux.stores`, `flux.codec` and `flux.testing` implement them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flux.domain.calls import Failure, Json
+from flux.domain.events import Event
+from flux.domain.execution import Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """A process that runs executions. `host` names one space of process ids, `started` tells a reused pid apart,
+    `token` two engines in one process."""
+
+    host: str
+    pid: int
+    started: float
+    token: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host.partition('/')[0]}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to run one execution. `epoch` grows with every claim; an append with an old one is refused."""
+
+    execution_id: str
+    owner: Owner
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The part of an execution's state by which it is found: kept beside the stream, written in the same transaction."""
+
+    status: Status
+    updated_at: float
+    wake_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A row of a list of executions."""
+
+    id: str
+    workflow: str
+    status: Status
+    created_at: float
+    updated_at: float
+    principal: str | None = None
+    parent: str | None = None
+    wake_at: float | None = None
+    owner: Owner | None = None
+
+
+class EventStore(Protocol):
+    """Streams of facts, one per execution, each numbered 1, 2, 3, ... in the order written."""
+
+    async def create(
+        self,
+        id: str,
+        events: Sequence[Event],
+        *,
+        head: Head,
+        owner: Owner | None,
+        ttl: float,
+        key: str | None = None,
+    ) -> Lease | None:
+        """Begin a stream whose first fact is an ExecutionStarted, held by `owner` for `ttl` seconds (None: by nobody).
+
+        `key` is for finding the execution again (`find_key`). Returns the lease, None when there is no owner.
+        Raises ExecutionExists when the id is taken."""
+        ...
+
+    async def append(
+        self,
+        id: str,
+        events: Sequence[Event],
+        *,
+        expected: int,
+        lease: Lease | None,
+        head: Head | None = None,
+        release: bool = False,
+    ) -> None:
+        """Add facts after number `expected`, all or none, durable on return.
+
+        With a lease, only while it is held: raises LeaseLost. Without one, anybody may write (an answer, a request).
+        Raises StreamMoved when the stream's last number is not `expected`, ExecutionNotFound.
+        `head` replaces the execution's head. `release` gives the lease up in the same transaction."""
+        ...
+
+    async def load(self, id: str, *, after: int = 0) -> list[Event]:
+        """All facts after number `after`, in order. Raises ExecutionNotFound."""
+        ...
+
+    async def lifecycle(self, id: str) -> tuple[list[Event], int]:
+        """The lifecycle facts alone (an execution's state is a fold of them), and the number of the stream's last fact.
+
+        Does not read the journal facts: its cost does not grow with the number of calls. Raises ExecutionNotFound."""
+        ...
+
+    async def find(
+        self,
+        *,
+        workflow: str | None = None,
+        status: Collection[Status] | None = None,
+        principal: str | None = None,
+        parent: str | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int = 50,
+    ) -> list[Listing]:
+        """Newest first. `before` is (created_at, id) of the last row of the page before."""
+        ...
+
+    async def find_key(self, key: str, *, since: float) -> Listing | None:
+        """The newest execution created with `key` at or after `since`."""
+        ...
+
+
+class Leases(Protocol):
+    async def claim(self, id: str, owner: Owner, *, ttl: float, now: float, dead: Collection[Owner] = ()) -> Lease | Owner:
+        """Take the execution if nobody holds it, its lease has expired, its owner is in `dead`, or it is this owner's own.
+
+        Returns the lease, or who holds it. Raises ExecutionNotFound."""
+        ...
+
+    async def renew(self, leases: Sequence[Lease], *, ttl: float, now: float) -> Mapping[str, int]:
+        """Extend leases. Returns, for each execution still held, the number of its stream's last fact; the rest are lost."""
+        ...
+
+    async def release(self, lease: Lease) -> None:
+        """Give the execution up if it is still held; never raises for a lost one."""
+        ...
+
+    async def due(self, *, workflows: Collection[str], now: float, limit: int) -> list[Listing]:
+        """Executions that somebody should take: RUNNING ones without an owner or with an expired lease, and parked ones
+        whose `wake_at` has come. The ones held by a live lease of another owner are left out."""
+        ...
+
+    async def owned(self, *, workflows: Collection[str]) -> list[Listing]:
+        """RUNNING executions that have an owner, whoever it is: the caller tells which owners are dead."""
+        ...
+
+
+class Store(EventStore, Leases, Protocol):
+    async def last(self, id: str) -> int:
+        """The number of the stream's last fact: cheap, for followers in other processes. Raises ExecutionNotFound."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class Clock(Protocol):
+    def now(self) -> float:
+        """Seconds since the epoch (UTC)."""
+        ...
+
+    async def sleep_until(self, when: float) -> None: ...
+
+
+class Codec(Protocol):
+    """Values as text and back, exactly. `owner` names the task, workflow or pause in errors."""
+
+    def encode(self, value: Any, *, owner: str, annotation: Any = None) -> Json:
+        """Raises NotStorable, which names the path inside the value, its type and the way out."""
+        ...
+
+    def decode(self, text: Json, annotation: Any = None) -> Any:
+        """`annotation` helps where a value's class cannot be found by name. Raises NotReadable."""
+        ...
+
+    def describe(self, value: Any, *, limit: int = 1024) -> tuple[str, Json]:
+        """For arguments: a digest of the whole value and a bounded, readable copy. Never raises; what cannot be stored
+        counts by its type."""
+        ...
+
+    def isolate(self, value: Any) -> Any:
+        """A copy in which lists, dicts, sets and other mutable data are the callee's own; opaque objects are passed on."""
+        ...
+
+    def encode_error(self, error: BaseException) -> Failure: ...
+
+    def decode_error(self, failure: Failure) -> BaseException:
+        """The same exception for the same failure, live and on replay; TaskFailed when its class cannot be made again."""
+        ...

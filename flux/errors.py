@@ -1,0 +1,215 @@
+"""Every error Flux raises on purpose.
+
+    FluxError
+    ├── DefinitionError            a task, a workflow or a call of one is written wrong
+    │   ├── DuplicateWorkflow      two workflows have one name
+    │   ├── NotInWorkflow          a task or a pause was called where no workflow runs
+    │   └── DiscoveryError         a path or module that holds no workflows
+    ├── InvalidInput               a value from outside does not fit the declared type
+    │   └── InvalidAnswer          ... the answer to a pause
+    ├── NotStorable                a value cannot be written down exactly
+    ├── NotReadable                a stored value cannot be read back: its class is gone or has changed
+    ├── ExecutionError             what can go wrong with an execution
+    │   ├── ExecutionNotFound
+    │   ├── WorkflowNotFound       the execution's workflow is not served here
+    │   ├── WorkflowMismatch       the execution belongs to another workflow
+    │   ├── NotPaused              an answer for an execution that has asked nothing
+    │   ├── PauseNotFound          an answer for a question that is not open, or that does not say for which
+    │   ├── ExecutionFinished      a verb that needs a live execution
+    │   ├── ExecutionBusy          another process holds the execution
+    │   └── ExecutionFailure       raised for a child that failed or was cancelled
+    ├── TaskFailed                 a task's exception whose own class cannot be made again
+    ├── TaskTimeout                a task ran out of its time (also a TimeoutError)
+    ├── NonDeterminismError        the code no longer makes the calls its history holds
+    ├── RecoveryLimit              an execution took its process down too often
+    └── StoreError                 the database refuses
+        ├── StreamMoved            somebody wrote first
+        ├── ExecutionExists        the id is taken
+        ├── LeaseLost              the run belongs to another process now
+        └── SchemaTooNew           the file was written by a newer Flux
+
+`Suspend` is no error and no part of the family: see its docstring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flux.domain.calls import Failure
+
+
+class FluxError(Exception):
+    """The root: `except FluxError` catches all of ours."""
+
+
+class DefinitionError(FluxError):
+    pass
+
+
+class DuplicateWorkflow(DefinitionError):
+    def __init__(self, name: str, first: str, second: str) -> None:
+        super().__init__(
+            f"Two workflows are named {name!r}: {first} and {second}. "
+            "Rename one, or give it `@workflow.with_options(name=...)`."
+        )
+        self.name = name
+
+
+class NotInWorkflow(DefinitionError):
+    pass
+
+
+class DiscoveryError(DefinitionError):
+    pass
+
+
+class InvalidInput(FluxError):
+    """`faults` is a list of (path, message); the path is dotted, empty for the value itself."""
+
+    def __init__(self, what: str, faults: Sequence[tuple[str, str]]) -> None:
+        lines = "".join(f"\n  {path or 'value'}: {message}" for path, message in faults)
+        super().__init__(f"{what} does not fit:{lines}")
+        self.what = what
+        self.faults = list(faults)
+
+
+class InvalidAnswer(InvalidInput):
+    pass
+
+
+class NotStorable(FluxError):
+    """`path` says where inside the value; `owner` which task, workflow or pause it belongs to."""
+
+    def __init__(self, owner: str, path: str, type_name: str, reason: str) -> None:
+        where = f" at {path}" if path else ""
+        super().__init__(f"{owner}: cannot store {type_name}{where}: {reason}")
+        self.owner = owner
+        self.path = path
+        self.type_name = type_name
+
+
+class NotReadable(FluxError):
+    pass
+
+
+class ExecutionError(FluxError):
+    pass
+
+
+class ExecutionNotFound(ExecutionError):
+    def __init__(self, id: str) -> None:
+        super().__init__(f"No execution {id!r}.")
+        self.id = id
+
+
+class WorkflowNotFound(ExecutionError):
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        listed = ", ".join(sorted(known)) or "none"
+        super().__init__(f"No workflow {name!r} here; known: {listed}.")
+        self.name = name
+
+
+class WorkflowMismatch(ExecutionError):
+    def __init__(self, id: str, *, belongs_to: str, asked: str) -> None:
+        super().__init__(f"Execution {id!r} belongs to workflow {belongs_to!r}, not to {asked!r}.")
+        self.id = id
+
+
+class NotPaused(ExecutionError):
+    def __init__(self, id: str, status: str) -> None:
+        super().__init__(f"Execution {id!r} is {status} and waits for no answer.")
+        self.id = id
+
+
+class PauseNotFound(ExecutionError):
+    def __init__(self, id: str, pause: str | None, open_pauses: Sequence[str]) -> None:
+        listed = ", ".join(open_pauses) or "none"
+        said = f"has no open pause {pause!r}" if pause else "has several open pauses: say which one the answer is for"
+        super().__init__(f"Execution {id!r} {said}. Open now: {listed}.")
+        self.id = id
+
+
+class ExecutionFinished(ExecutionError):
+    def __init__(self, id: str, status: str) -> None:
+        super().__init__(f"Execution {id!r} is already {status}.")
+        self.id = id
+
+
+class ExecutionBusy(ExecutionError):
+    def __init__(self, id: str, holder: str) -> None:
+        super().__init__(f"Execution {id!r} is being run by {holder}.")
+        self.id = id
+        self.holder = holder
+
+
+class ExecutionFailure(ExecutionError):
+    pass
+
+
+class TaskFailed(FluxError):
+    """Stands in for an exception that cannot be made again from what was recorded. `failure` has all that is known."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.type}: {failure.message}")
+        self.failure = failure
+
+
+class TaskTimeout(FluxError, TimeoutError):
+    def __init__(self, task: str, seconds: float) -> None:
+        super().__init__(task, seconds)
+        self.task = task
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"Task {self.task!r} took longer than its timeout of {self.seconds:g} s."
+
+
+class NonDeterminismError(FluxError):
+    """The workflow's code made another call than its history holds at this place."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class RecoveryLimit(FluxError):
+    pass
+
+
+class StoreError(FluxError):
+    pass
+
+
+class StreamMoved(StoreError):
+    """The stream holds more facts than the writer had seen: read again, then decide again."""
+
+    def __init__(self, id: str, expected: int) -> None:
+        super().__init__(f"Execution {id!r} has moved on past fact {expected}.")
+        self.id = id
+        self.expected = expected
+
+
+class ExecutionExists(StoreError):
+    def __init__(self, id: str) -> None:
+        super().__init__(f"There is an execution {id!r} already.")
+        self.id = id
+
+
+class LeaseLost(StoreError):
+    def __init__(self, id: str) -> None:
+        super().__init__(f"This process no longer holds execution {id!r}.")
+        self.id = id
+
+
+class SchemaTooNew(StoreError):
+    def __init__(self, database: str, found: int, known: int) -> None:
+        super().__init__(
+            f"{database} was written by a newer Flux (schema {found}, this one knows {known}). Upgrade Flux, or use "
+            "another --database."
+        )
+
+
+class Suspend(BaseException):
+    """Unwinds a workflow's body when the execution parks. It derives from BaseException so that `except Exception`
+    never meets it. A body that catches it all the same (bare `except:`) must raise it again."""
