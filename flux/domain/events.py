@@ -121,6 +121,15 @@ class CallRaised:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallCancelled:
+    """The workflow's own code cancelled the call (a timeout, a failed sibling). On replay the call waits to be cancelled
+    again, so that the code around it takes the same turn."""
+
+    at: float
+    call: CallId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailed:
     """Attempt number `attempt` (from 1) failed; the next one may start at `retry_at`."""
 
@@ -153,7 +162,7 @@ LifecycleEvent = (
     | PauseOpened
     | PauseAnswered
 )
-JournalEvent = CallStarted | CallReturned | CallRaised | AttemptFailed | TimerSet
+JournalEvent = CallStarted | CallReturned | CallRaised | CallCancelled | AttemptFailed | TimerSet
 Event = LifecycleEvent | JournalEvent
 
 EVENT_TYPES: tuple[type[Event], ...] = (
@@ -172,6 +181,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     CallStarted,
     CallReturned,
     CallRaised,
+    CallCancelled,
     AttemptFailed,
     TimerSet,
 )
