@@ -65,12 +65,13 @@ class Pause:
     """A question an execution has asked and nobody has answered yet.
 
     `id` is the pause's call id, unique in its execution for ever. `schema` is the JSON Schema of the answer, None for any
-    answer. `expires_at` is in seconds since the epoch."""
+    answer; `response` names its Python type, where it has a name. `expires_at` is in seconds since the epoch."""
 
     id: CallId
     name: str
     output: Json | None = None
     schema: Json | None = None
+    response: Json | None = None
     message: str | None = None
     expires_at: float | None = None
     opened_at: float = field(default=0.0, compare=False)

@@ -79,11 +79,14 @@ class ExecutionCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseOpened:
+    """`schema` is the JSON Schema of the answer, `response` its Python type by name, where it has one."""
+
     at: float
     call: CallId
     name: str
     output: Json | None = None
     schema: Json | None = None
+    response: Json | None = None
     message: str | None = None
     expires_at: float | None = None
 
@@ -93,6 +96,15 @@ class PauseAnswered:
     at: float
     call: CallId
     answer: Json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PauseExpired:
+    """Nobody answered in time; `error` is what the workflow saw."""
+
+    at: float
+    call: CallId
+    error: Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +173,7 @@ LifecycleEvent = (
     | ExecutionCancelled
     | PauseOpened
     | PauseAnswered
+    | PauseExpired
 )
 JournalEvent = CallStarted | CallReturned | CallRaised | CallCancelled | AttemptFailed | TimerSet
 Event = LifecycleEvent | JournalEvent
@@ -178,6 +191,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     ExecutionCancelled,
     PauseOpened,
     PauseAnswered,
+    PauseExpired,
     CallStarted,
     CallReturned,
     CallRaised,
@@ -185,4 +199,4 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     AttemptFailed,
     TimerSet,
 )
-LIFECYCLE_TYPES: tuple[type[Event], ...] = EVENT_TYPES[:12]
+LIFECYCLE_TYPES: tuple[type[Event], ...] = EVENT_TYPES[:13]

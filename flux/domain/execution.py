@@ -19,6 +19,7 @@ from flux.domain.events import (
     ExecutionStarted,
     ExecutionSuspended,
     PauseAnswered,
+    PauseExpired,
     PauseOpened,
     SuspendRequested,
 )
@@ -132,13 +133,18 @@ def apply(id: str, state: Execution | None, event: Event) -> Execution:
             return replace(_ended(state, Status.CANCELLED, at=event.at), cancel_reason=event.reason)
         case PauseOpened():
             return replace(state, updated_at=event.at, pauses=(*state.pauses, _pause(event)))
+        case PauseExpired():
+            return replace(state, updated_at=event.at, pauses=_without(state, event.call))
         case PauseAnswered():
-            left = tuple(pause for pause in state.pauses if pause.id != event.call)
             # an answer sets a parked execution running again; a suspended one stays put until it is resumed
             status = state.status if state.status is Status.SUSPENDED else Status.RUNNING
-            return replace(state, status=status, updated_at=event.at, pauses=left, wake_at=None)
+            return replace(state, status=status, updated_at=event.at, pauses=_without(state, event.call), wake_at=None)
         case _:
             return state
+
+
+def _without(state: Execution, pause: CallId) -> tuple[Pause, ...]:
+    return tuple(each for each in state.pauses if each.id != pause)
 
 
 def _ended(
@@ -153,6 +159,7 @@ def _pause(event: PauseOpened) -> Pause:
         name=event.name,
         output=event.output,
         schema=event.schema,
+        response=event.response,
         message=event.message,
         expires_at=event.expires_at,
         opened_at=event.at,

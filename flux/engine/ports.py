@@ -27,11 +27,14 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """The right to run one execution. `epoch` grows with every claim; an append with an old one is refused."""
+    """The right to run one execution. `epoch` grows with every claim; an append with an old one is refused.
+
+    `taken_from` is the owner before, when it had not given the execution up: it died, or froze for too long."""
 
     execution_id: str
     owner: Owner
     epoch: int
+    taken_from: Owner | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,23 +86,29 @@ class EventStore(Protocol):
         events: Sequence[Event],
         *,
         expected: int,
-        lease: Lease | None,
+        lease: Lease,
         head: Head | None = None,
         release: bool = False,
     ) -> None:
-        """Add facts after number `expected`, all or none, durable on return.
+        """For the owner: add facts after number `expected`, all or none, durable on return.
 
-        With a lease, only while it is held: raises LeaseLost. Without one, anybody may write (an answer, a request).
-        Raises StreamMoved when the stream's last number is not `expected`, ExecutionNotFound.
+        Raises LeaseLost unless the lease is held, StreamMoved when the stream's last number is not `expected`.
         `head` replaces the execution's head. `release` gives the lease up in the same transaction."""
+        ...
+
+    async def post(self, id: str, events: Sequence[Event], *, seen: int, head: Head) -> None:
+        """For anybody: add facts from outside the run (an answer, a request), whoever holds the execution.
+
+        Raises StreamMoved unless the stream holds exactly `seen` lifecycle facts: journal facts, which a busy run writes
+        all the time, do not get in the way. Raises ExecutionNotFound."""
         ...
 
     async def load(self, id: str, *, after: int = 0) -> list[Event]:
         """All facts after number `after`, in order. Raises ExecutionNotFound."""
         ...
 
-    async def lifecycle(self, id: str) -> tuple[list[Event], int]:
-        """The lifecycle facts alone (an execution's state is a fold of them), and the number of the stream's last fact.
+    async def lifecycle(self, id: str) -> list[Event]:
+        """The lifecycle facts alone: an execution's state is a fold of them.
 
         Does not read the journal facts: its cost does not grow with the number of calls. Raises ExecutionNotFound."""
         ...
@@ -123,7 +132,9 @@ class EventStore(Protocol):
 
 
 class Leases(Protocol):
-    async def claim(self, id: str, owner: Owner, *, ttl: float, now: float, dead: Collection[Owner] = ()) -> Lease | Owner:
+    async def claim(
+        self, id: str, owner: Owner, *, ttl: float, now: float, dead: Collection[Owner] = ()
+    ) -> Lease | Owner:
         """Take the execution if nobody holds it, its lease has expired, its owner is in `dead`, or it is this owner's own.
 
         Returns the lease, or who holds it. Raises ExecutionNotFound."""

@@ -1,0 +1,171 @@
+"""ExecutionContext: what a workflow's body is given, and what `run`, `resume` and `get` give back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar, cast
+
+from flux.domain.calls import Json, Pause
+from flux.domain.execution import Execution, Status
+from flux.engine.ports import Codec
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenPause:
+    """A question that waits for its answer. `schema` is the JSON Schema of the answer, None for any answer."""
+
+    id: str
+    name: str
+    output: Any = None
+    schema: dict[str, Any] | None = None
+    message: str | None = None
+    expires_at: datetime | None = None
+
+
+class ExecutionContext(Generic[T]):
+    """One execution as it was when it was read; inside a workflow's body, as it is now.
+
+    `ExecutionContext[T]` declares the type of the workflow's input: it is validated and converted before anything runs."""
+
+    __slots__ = ("_codec", "_events", "_execution", "_input", "_input_type", "_output_type")
+
+    def __init__(
+        self,
+        execution: Execution,
+        codec: Codec,
+        *,
+        input_type: Any = Any,
+        output_type: Any = Any,
+        events: Sequence[Any] = (),
+    ) -> None:
+        self._execution = execution
+        self._codec = codec
+        self._input_type = input_type
+        self._output_type = output_type
+        self._events = events
+        self._input: list[T] = []
+
+    @property
+    def execution_id(self) -> str:
+        return self._execution.id
+
+    @property
+    def workflow_name(self) -> str:
+        return self._execution.workflow
+
+    @property
+    def name(self) -> str:
+        return self._execution.workflow
+
+    @property
+    def status(self) -> Status:
+        return self._execution.status
+
+    @property
+    def input(self) -> T:
+        if not self._input:  # decoded once, so that the body always sees the same object
+            self._input.append(cast(T, self._codec.decode(self._execution.input, self._input_type)))
+        return self._input[0]
+
+    @property
+    def output(self) -> Any:
+        """What the workflow returned; the exception when it failed; None while it has not ended."""
+        if self._execution.output is not None:
+            return self._codec.decode(self._execution.output, self._output_type)
+        return self.error
+
+    @property
+    def error(self) -> BaseException | None:
+        """The exception that ended the execution, None unless it failed."""
+        failure = self._execution.error
+        return None if failure is None else self._codec.decode_error(failure)
+
+    @property
+    def traceback(self) -> str | None:
+        """The recorded traceback of `error`, as text."""
+        failure = self._execution.error
+        return None if failure is None else failure.traceback
+
+    @property
+    def pauses(self) -> list[OpenPause]:
+        """The questions that are open, oldest first."""
+        return [self._open_pause(pause) for pause in self._execution.pauses]
+
+    @property
+    def events(self) -> list[Any]:
+        return list(self._events)
+
+    @property
+    def created_at(self) -> datetime:
+        return _time(self._execution.created_at)
+
+    @property
+    def updated_at(self) -> datetime:
+        return _time(self._execution.updated_at)
+
+    @property
+    def wake_at(self) -> datetime | None:
+        """When a sleeping execution goes on by itself."""
+        wake_at = self._execution.wake_at
+        return None if wake_at is None else _time(wake_at)
+
+    @property
+    def principal(self) -> str | None:
+        """Who started the execution, None when nobody was identified."""
+        return self._execution.principal
+
+    @property
+    def has_started(self) -> bool:
+        return True
+
+    @property
+    def has_finished(self) -> bool:
+        return self._execution.status.is_final
+
+    @property
+    def has_succeeded(self) -> bool:
+        return self._execution.status is Status.COMPLETED
+
+    @property
+    def has_failed(self) -> bool:
+        return self._execution.status is Status.FAILED
+
+    @property
+    def is_paused(self) -> bool:
+        return self._execution.status is Status.PAUSED
+
+    @property
+    def is_cancelled(self) -> bool:
+        return self._execution.status is Status.CANCELLED
+
+    @property
+    def is_running(self) -> bool:
+        return self._execution.status is Status.RUNNING
+
+    @property
+    def is_at_rest(self) -> bool:
+        return self._execution.status.is_at_rest
+
+    def __repr__(self) -> str:
+        return f"<ExecutionContext {self.workflow_name} {self.execution_id} {self.status.value}>"
+
+    def _open_pause(self, pause: Pause) -> OpenPause:
+        return OpenPause(
+            id=pause.id,
+            name=pause.name,
+            output=self._decode(pause.output),
+            schema=self._decode(pause.schema),
+            message=pause.message,
+            expires_at=None if pause.expires_at is None else _time(pause.expires_at),
+        )
+
+    def _decode(self, value: Json | None) -> Any:
+        return None if value is None else self._codec.decode(value)
+
+
+def _time(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)

@@ -1,0 +1,325 @@
+"""`@task` and `@workflow`: from a function to something the engine can run."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Coroutine, Iterable
+from enum import Enum
+from functools import cached_property, partial, update_wrapper
+from types import MethodType
+from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+
+import anyio.to_thread
+
+from flux import schema
+from flux.context import ExecutionContext
+from flux.domain.calls import RetryPolicy
+from flux.domain.execution import Execution
+from flux.engine.branches import run_branches
+from flux.engine.invoke import Call, Spec, bound, invoke
+from flux.engine.ports import Codec
+from flux.engine.scope import require_scope
+from flux.errors import DefinitionError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class TaskOptions(TypedDict, total=False):
+    """`name` may use the arguments: `name="charge {customer}"`. Times are in seconds. `retry_max_attempts` counts the
+    attempts after the first; the wait before them is `retry_delay`, then `retry_backoff` times longer each.
+    `fallback` and `rollback` are called with the task's arguments once it has failed for good."""
+
+    name: str
+    retry_max_attempts: int
+    retry_delay: float
+    retry_backoff: float
+    timeout: float | None
+    fallback: Callable[..., Any] | None
+    rollback: Callable[..., Any] | None
+
+
+class Task(Generic[P, R]):
+    """A step of a workflow. Calling it names the call at once; awaiting it gives the recorded outcome, or makes it."""
+
+    def __init__(self, func: Callable[..., Any], **options: Unpack[TaskOptions]) -> None:
+        if inspect.isasyncgenfunction(func) or inspect.isgeneratorfunction(func):
+            raise DefinitionError(
+                f"Task {_name(func)!r} is a generator: return a list instead, a result is recorded whole."
+            )
+        self.func = func
+        self.options: TaskOptions = options
+        self._frame_types = schema.local_types(func, sys._getframe(1))  # pyright: ignore[reportPrivateUsage] - local classes
+        self._self: Any = None
+        update_wrapper(cast(Any, self), func)
+
+    @cached_property
+    def spec(self) -> Spec:
+        options = self.options
+        return Spec(
+            name=options.get("name") or _name(self.func),
+            func=self.func,
+            parameters=tuple(inspect.signature(self.func).parameters),
+            output_type=schema.output_type(self.func, self._frame_types),
+            retry=RetryPolicy(
+                max_attempts=options.get("retry_max_attempts", 0),
+                delay=options.get("retry_delay", 1.0),
+                backoff=options.get("retry_backoff", 2.0),
+            ),
+            timeout=options.get("timeout") or None,
+            fallback=_plain(options.get("fallback")),
+            rollback=_plain(options.get("rollback")),
+        )
+
+    @property
+    def name(self) -> str:
+        return self.options.get("name") or _name(self.func)
+
+    @property
+    def description(self) -> str | None:
+        return inspect.getdoc(self.func)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        return self._call(args, kwargs, depth=3)
+
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, depth: int) -> Coroutine[Any, Any, R]:
+        scope = require_scope(f"Task {self.name!r}")
+        site = scope.name_call(depth=depth)
+        call = Call(self.spec, site, self.spec.name, args, kwargs)
+        if "{" in call.name:
+            call = Call(self.spec, site, _formatted(call), args, kwargs)
+        return invoke(call)
+
+    def map(
+        self, items: Iterable[Any], *, max_concurrent: int | None = None, raise_on_error: bool = True
+    ) -> Coroutine[Any, Any, list[R]]:
+        """Call the task once for each item, concurrently; the results in the order of the items."""
+        calls = (self._call((item,), {}, depth=3) for item in items)
+        return run_branches(calls, max_concurrent=max_concurrent, raise_on_error=raise_on_error)
+
+    def with_options(self, **options: Unpack[TaskOptions]) -> Task[P, R]:
+        """The same task with some options changed."""
+        changed = Task[P, R](self.func, **{**self.options, **options})
+        changed._frame_types = self._frame_types
+        return changed
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Task[P, R]: ...
+    @overload
+    def __get__(self: Task[Concatenate[S, P], R], instance: S, owner: type) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else MethodType(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+
+class _TaskDecorator:
+    """`@task`, or `@task.with_options(...)`."""
+
+    @overload
+    def __call__(self, func: Callable[P, Coroutine[Any, Any, R]]) -> Task[P, R]: ...
+    @overload
+    def __call__(self, func: Callable[P, R]) -> Task[P, R]: ...
+    def __call__(self, func: Callable[..., Any]) -> Task[..., Any]:
+        return Task(_decorated(func, "task"))
+
+    def with_options(self, **options: Unpack[TaskOptions]) -> _TaskWithOptions:
+        return _TaskWithOptions(options)
+
+
+class _TaskWithOptions:
+    def __init__(self, options: TaskOptions) -> None:
+        self._options = options
+
+    @overload
+    def __call__(self, func: Callable[P, Coroutine[Any, Any, R]]) -> Task[P, R]: ...
+    @overload
+    def __call__(self, func: Callable[P, R]) -> Task[P, R]: ...
+    def __call__(self, func: Callable[..., Any]) -> Task[..., Any]:
+        return Task(_decorated(func, "task"), **self._options)
+
+
+task = _TaskDecorator()
+
+
+class WorkflowOptions(TypedDict, total=False):
+    """`name` is what the workflow is called by and must stay the same while executions of it live; `title` and
+    `description` are for people and models; `version` is recorded for people."""
+
+    name: str
+    title: str
+    description: str
+    version: str
+    tags: Iterable[str]
+
+
+class Runner(Protocol):
+    """Runs a workflow to rest for code that has no event loop. `flux.service` provides it."""
+
+    def run(self, workflow: Workflow[Any, Any], input: Any, execution_id: str | None) -> ExecutionContext[Any]: ...
+
+    def resume(
+        self, workflow: Workflow[Any, Any], execution_id: str, answer: Any, pause: str | None
+    ) -> ExecutionContext[Any]: ...
+
+
+class Unset(Enum):
+    """Tells "nothing was given" from None."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
+
+
+class Workflow(Generic[T, R]):
+    """A function whose executions survive: every @task called in it is recorded, and never repeated once finished."""
+
+    runner: ClassVar[Runner]
+
+    def __init__(self, func: Callable[..., Any], **options: Unpack[WorkflowOptions]) -> None:
+        self.func = func
+        self.options: WorkflowOptions = options
+        self._frame_types = schema.local_types(func, sys._getframe(1))  # pyright: ignore[reportPrivateUsage] - local classes
+        self._takes_context = bool(inspect.signature(func).parameters)
+        update_wrapper(cast(Any, self), func)
+
+    @property
+    def name(self) -> str:
+        return self.options.get("name") or _name(self.func)
+
+    @property
+    def title(self) -> str | None:
+        return self.options.get("title")
+
+    @property
+    def description(self) -> str | None:
+        return self.options.get("description") or inspect.getdoc(self.func)
+
+    @property
+    def version(self) -> str | None:
+        return self.options.get("version")
+
+    @property
+    def tags(self) -> frozenset[str]:
+        return frozenset(self.options.get("tags", ()))
+
+    @property
+    def source(self) -> str:
+        """Where the function stands, as `path:line`."""
+        code = inspect.unwrap(self.func).__code__
+        return f"{code.co_filename}:{code.co_firstlineno}"
+
+    @cached_property
+    def input(self) -> schema.ValueType:
+        """The type of the input, which checks and converts it."""
+        return schema.ValueType(schema.input_type(self.func, self._frame_types), self._frame_types)
+
+    @cached_property
+    def output(self) -> schema.ValueType:
+        return schema.ValueType(schema.output_type(self.func, self._frame_types), self._frame_types)
+
+    @property
+    def input_type(self) -> Any:
+        return self.input.annotation
+
+    @property
+    def output_type(self) -> Any:
+        return self.output.annotation
+
+    def run(self, input: T | Unset = UNSET, *, execution_id: str | None = None) -> ExecutionContext[T]:
+        """Run to rest - finished, failed or paused - and return the execution; a failure is in it, not raised.
+
+        With `execution_id` the execution gets that id, or goes on when there is one of that id. Works in scripts and in
+        notebooks; inside an event loop it blocks, use `async with Flux()` there. Raises InvalidInput."""
+        return self.runner.run(self, input, execution_id)
+
+    def resume(self, execution_id: str, answer: Any = UNSET, *, pause: str | None = None) -> ExecutionContext[T]:
+        """Go on with an execution: answer its pause, or take up one that was interrupted; run to rest.
+
+        `pause` names the pause, by name or id, when several are open. Raises InvalidAnswer, NotPaused, PauseNotFound,
+        ExecutionBusy, ExecutionNotFound."""
+        return self.runner.resume(self, execution_id, answer, pause)
+
+    def with_options(self, **options: Unpack[WorkflowOptions]) -> Workflow[T, R]:
+        """The same workflow with some options changed."""
+        changed = Workflow[T, R](self.func, **{**self.options, **options})
+        changed._frame_types = self._frame_types
+        return changed
+
+    # -- for the engine ---------------------------------------------------------------------------------------------
+
+    def context(self, execution: Execution, codec: Codec) -> ExecutionContext[T]:
+        return ExecutionContext(execution, codec, input_type=self.input_type, output_type=self.output_type)
+
+    async def execute(self, context: ExecutionContext[T]) -> R:
+        args = (context,) if self._takes_context else ()
+        if inspect.iscoroutinefunction(self.func):
+            return await self.func(*args)
+        return await anyio.to_thread.run_sync(partial(self.func, *args))
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name}>"
+
+
+class _WorkflowDecorator:
+    """`@workflow`, or `@workflow.with_options(...)`."""
+
+    @overload
+    def __call__(self, func: Callable[[ExecutionContext[T]], Coroutine[Any, Any, R]]) -> Workflow[T, R]: ...
+    @overload
+    def __call__(self, func: Callable[[], Coroutine[Any, Any, R]]) -> Workflow[None, R]: ...
+    @overload
+    def __call__(self, func: Callable[[ExecutionContext[T]], R]) -> Workflow[T, R]: ...
+    def __call__(self, func: Callable[..., Any]) -> Workflow[Any, Any]:
+        return Workflow(_decorated(func, "workflow"))
+
+    def with_options(self, **options: Unpack[WorkflowOptions]) -> _WorkflowWithOptions:
+        return _WorkflowWithOptions(options)
+
+
+class _WorkflowWithOptions:
+    def __init__(self, options: WorkflowOptions) -> None:
+        self._options = options
+
+    @overload
+    def __call__(self, func: Callable[[ExecutionContext[T]], Coroutine[Any, Any, R]]) -> Workflow[T, R]: ...
+    @overload
+    def __call__(self, func: Callable[[], Coroutine[Any, Any, R]]) -> Workflow[None, R]: ...
+    @overload
+    def __call__(self, func: Callable[[ExecutionContext[T]], R]) -> Workflow[T, R]: ...
+    def __call__(self, func: Callable[..., Any]) -> Workflow[Any, Any]:
+        return Workflow(_decorated(func, "workflow"), **self._options)
+
+
+workflow = _WorkflowDecorator()
+
+
+def _decorated(func: Any, what: str) -> Callable[..., Any]:
+    if isinstance(func, (Task, Workflow)) or not callable(func):
+        raise DefinitionError(f"@{what} decorates a function, not {func!r}.")
+    if isinstance(func, type):
+        raise DefinitionError(f"@{what} decorates a function, not the class {func.__name__}.")
+    return cast("Callable[..., Any]", func)
+
+
+def _name(func: Callable[..., Any]) -> str:
+    return getattr(func, "__name__", type(func).__name__)
+
+
+def _plain(func: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """A task given as fallback or rollback runs as part of the call it belongs to."""
+    return cast("Task[..., Any]", func).func if isinstance(func, Task) else func
+
+
+def _formatted(call: Call) -> str:
+    try:
+        return call.name.format(**bound(call))
+    except (KeyError, IndexError, AttributeError, ValueError) as exc:
+        raise DefinitionError(
+            f"The name {call.spec.name!r} of a task uses {exc}, which is none of its arguments {list(call.spec.parameters)}."
+        ) from exc

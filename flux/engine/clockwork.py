@@ -1,0 +1,82 @@
+"""What happens by the clock: leases are renewed, and executions that are due are taken up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from flux.engine.engine import Engine
+from flux.errors import StoreError
+
+log = logging.getLogger("flux")
+
+LOOK = 1.0  # seconds between two looks for executions that are due
+BATCH = 100  # executions taken up at one look
+
+
+class Clockwork:
+    """`recover` also takes up executions that this process did not begin: what a server does, and a script does not."""
+
+    def __init__(self, engine: Engine, *, recover: bool) -> None:
+        self._engine = engine
+        self._recover = recover
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Clockwork:
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._renew_for_ever(), name="flux leases"))
+        if self._recover:
+            self._tasks.append(loop.create_task(self._take_up_for_ever(), name="flux due executions"))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await self._pause(self._engine.ttl / 5)
+            try:
+                await self.renew()
+            except StoreError as exc:
+                log.warning("leases could not be renewed: %s", exc)
+
+    async def _take_up_for_ever(self) -> None:
+        while True:
+            try:
+                await self.take_up()
+            except StoreError as exc:
+                log.warning("could not look for executions that are due: %s", exc)
+            await self._pause(LOOK)
+
+    async def renew(self) -> None:
+        """Keep what this process runs; let go of what it has lost; hear what others wrote to it."""
+        engine = self._engine
+        leases = engine.leases
+        if not leases:
+            return
+        held = await engine.store.renew(leases, ttl=engine.ttl, now=engine.clock.now())
+        for lease in leases:
+            last = held.get(lease.execution_id)
+            if last is None:
+                engine.lost(lease)
+            else:
+                engine.moved(lease.execution_id, last)
+
+    async def take_up(self) -> None:
+        """Go on with what is due: timers that have rung, executions whose owner is dead or has lost its lease."""
+        engine = self._engine
+        workflows = engine.workflows.names()
+        due = await engine.store.due(workflows=workflows, now=engine.clock.now(), limit=BATCH)
+        orphaned = [
+            row
+            for row in await engine.store.owned(workflows=workflows)
+            if row.owner is not None and engine.is_dead(row.owner)
+        ]
+        for row in [*due, *orphaned]:
+            await engine.take_up(row)
+
+    async def _pause(self, seconds: float) -> None:
+        clock = self._engine.clock
+        await clock.sleep_until(clock.now() + seconds)

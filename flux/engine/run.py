@@ -1,0 +1,383 @@
+"""The life of one execution in this process: replay what is recorded, go on, and end at rest."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+from flux.domain.calls import CallId, Json
+from flux.domain.events import (
+    CancelRequested,
+    Event,
+    ExecutionCancelled,
+    ExecutionCompleted,
+    ExecutionFailed,
+    ExecutionParked,
+    ExecutionSuspended,
+    PauseAnswered,
+    SuspendRequested,
+)
+from flux.domain.execution import Execution
+from flux.engine.journal import Journal
+from flux.engine.ports import Clock, Codec, EventStore, Lease
+from flux.engine.scope import Scope, entered
+from flux.errors import FluxError, NonDeterminismError, Suspend
+
+log = logging.getLogger("flux")
+
+IN_PLACE = 5.0  # seconds: a shorter wait keeps the run in memory, a longer one parks it
+CANCEL_WITHIN = (
+    5.0  # seconds that a cancelled body may take to clean up, twice: then it is cancelled again, then left behind
+)
+UNWIND = 3.0  # seconds that a body which is being stopped may take before it is left behind
+
+
+class Body(Protocol):
+    """A workflow, as the engine sees it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def output_type(self) -> Any: ...
+
+    def context(self, execution: Execution, codec: Codec) -> Any: ...
+
+    async def execute(self, context: Any) -> Any: ...
+
+
+class Bodies(Protocol):
+    """The workflows that this process can run."""
+
+    def get(self, name: str) -> Body:
+        """Raises WorkflowNotFound."""
+        ...
+
+    def names(self) -> list[str]: ...
+
+    def __contains__(self, name: object) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Something worth telling a person who waits: never recorded, never replayed."""
+
+    execution_id: str
+    task: str | None
+    value: Any
+
+
+@dataclass(slots=True)
+class Wait:
+    """A call that waits for the outside world, and lets the run park meanwhile."""
+
+    arrived: asyncio.Future[Json | None]
+    wake_at: float | None
+
+
+class Run:
+    def __init__(
+        self,
+        body: Body,
+        lease: Lease,
+        history: Sequence[Event],
+        *,
+        store: EventStore,
+        codec: Codec,
+        clock: Clock,
+        publish: Callable[[Progress], None],
+    ) -> None:
+        self.body = body
+        self.lease = lease
+        self.codec = codec
+        self.clock = clock
+        self.publish = publish
+        self.journal = Journal(store, clock, lease, history, notice=self._notice, broken=self._broken)
+        self.unwinding = False
+        self.stopped: Exception | None = None  # why the run ended here without its execution having come to rest
+        self.mismatch: NonDeterminismError | None = None
+        self._main: asyncio.Task[Any] | None = None
+        self._live: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}  # each with the task that created it
+        self._waits: dict[CallId, Wait] = {}
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._answers: dict[CallId, Json] = {}
+        self._look = False
+        self._overdue = False
+        self._quiet = asyncio.Event()
+
+    @property
+    def execution(self) -> Execution:
+        return self.journal.execution
+
+    @property
+    def id(self) -> str:
+        return self.lease.execution_id
+
+    # -- from start to rest -----------------------------------------------------------------------------------------
+
+    async def to_rest(self) -> None:
+        """Run until the execution has ended, is parked, or the run is stopped. Never raises for what the workflow does."""
+        scope = Scope(self)
+        loop = asyncio.get_running_loop()
+        self._main = main = loop.create_task(self._enter(scope), context=Context())
+        self.adopt(main, scope)
+        if self.execution.cancel_requested:
+            self._cancel_within(CANCEL_WITHIN)
+        try:
+            while not self.stopped:
+                await self._until_done_or_quiet(main)
+                if main.done() or self._overdue:
+                    return await self._finish(main)
+                if not self.stopped and await self._park():
+                    return await self._leave(main)
+        except Suspend:
+            pass  # the journal cannot write any more; `stopped` says why
+        finally:
+            await self._unwind()
+            await self.journal.aclose()
+
+    async def _enter(self, scope: Scope) -> Any:
+        with entered(scope):
+            context = self.body.context(self.execution, self.codec)
+            result = await self.body.execute(context)
+            self.journal.check_end(scope)
+            return result
+
+    async def _until_done_or_quiet(self, main: asyncio.Task[Any]) -> None:
+        self._quiet.clear()
+        self._look_for_quiet()
+        quiet = asyncio.ensure_future(self._quiet.wait())
+        try:
+            await asyncio.wait([main, quiet], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            quiet.cancel()
+
+    async def _finish(self, main: asyncio.Task[Any]) -> None:
+        await self._unwind()  # asyncio tasks that the body left behind
+        while not await self.journal.conclude(self._conclusion(main)):
+            pass
+
+    def _conclusion(self, main: asyncio.Task[Any]) -> Event:
+        """How the execution ends. A cancelled one ends as cancelled, whatever its body made of that."""
+        now = self.clock.now()
+        if self.execution.cancel_requested:
+            return ExecutionCancelled(at=now, reason=self.execution.cancel_reason)
+        error = self.mismatch or _error_of(main, self.body.name)
+        if error is None:
+            try:
+                owner = f"the result of workflow {self.body.name!r}"
+                output = self.codec.encode(main.result(), owner=owner, annotation=self.body.output_type)
+                return ExecutionCompleted(at=now, output=output)
+            except FluxError as exc:
+                error = exc
+        return ExecutionFailed(at=now, error=self.codec.encode_error(error))
+
+    # -- parking ----------------------------------------------------------------------------------------------------
+
+    async def _park(self) -> bool:
+        """Write that the execution is at rest. False when something came in between: then the run goes on."""
+        now = self.clock.now()
+        if self.execution.suspend_requested:
+            event: Event = ExecutionSuspended(at=now)
+        else:
+            wakes = [wait.wake_at for wait in self._waits.values() if wait.wake_at is not None]
+            event = ExecutionParked(at=now, wake_at=min(wakes, default=None))
+        return await self.journal.conclude(event)
+
+    async def _leave(self, main: asyncio.Task[Any]) -> None:
+        await self._unwind()
+        if main.done() and not main.cancelled():
+            error = main.exception()
+            if error is None or not is_suspension(error):
+                log.warning(
+                    "workflow %r caught the signal that parks it: catch Exception, not BaseException, around pauses and tasks",
+                    self.body.name,
+                )
+
+    async def _unwind(self) -> None:
+        """Take the body off the stack: nothing of it stays in memory."""
+        self.unwinding = True
+        for wait in list(self._waits.values()):
+            if not wait.arrived.done():
+                wait.arrived.set_exception(Suspend())
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + UNWIND
+        await self._wait_for_tasks(0.05)
+        while self._live and loop.time() < deadline:
+            for task in list(self._live):
+                task.cancel()
+            await self._wait_for_tasks(0.5)
+        for task in self._live:
+            log.warning("a task of execution %s ignores its cancellation: %r", self.id, task)
+
+    async def _wait_for_tasks(self, seconds: float) -> None:
+        if self._live:
+            await asyncio.wait(list(self._live), timeout=seconds)
+
+    def stop(self, reason: Exception) -> None:
+        """Leave the execution as it is, for another run or another process to go on with."""
+        self.stopped = self.stopped or reason
+        self.unwinding = True
+        if self._main is not None:
+            self._main.cancel()
+        self._quiet.set()
+
+    # -- what the outside says --------------------------------------------------------------------------------------
+
+    def _notice(self, event: Event) -> None:
+        match event:
+            case PauseAnswered():
+                wait = self._waits.get(event.call)
+                if wait is not None and not wait.arrived.done():
+                    wait.arrived.set_result(event.answer)
+                else:
+                    self._answers[event.call] = event.answer
+            case CancelRequested():
+                self.interrupt()
+                self._cancel_within(CANCEL_WITHIN)
+            case SuspendRequested():
+                self._look_for_quiet()
+            case _:
+                pass
+
+    def interrupt(self) -> None:
+        """Cancel the body where it stands."""
+        if self._main is not None:
+            self._main.cancel()
+
+    def _cancel_within(self, seconds: float) -> None:
+        """A cancelled body may clean up, but not for ever."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(seconds, self.interrupt)
+        loop.call_later(2 * seconds, self._end_overdue)
+
+    def _end_overdue(self) -> None:
+        self._overdue = True
+        self._quiet.set()
+
+    def _broken(self, exc: Exception) -> None:
+        self.stop(exc)
+
+    def report(self, name: str, exc: Exception) -> None:
+        """Something failed that must not change how the execution goes."""
+        log.warning("execution %s: the rollback of %r failed: %s: %s", self.id, name, type(exc).__name__, exc)
+
+    # -- asyncio tasks of this run ----------------------------------------------------------------------------------
+
+    def adopt(self, task: asyncio.Task[Any], scope: Scope) -> None:
+        """Count an asyncio task created inside this execution; `scope` is where its calls stand."""
+        parent = asyncio.current_task()
+        self._live[task] = parent if parent in self._live else None
+        self.journal.alone = len(self._live) == 1
+        task.add_done_callback(lambda task: self._left(task, scope))
+
+    def _left(self, task: asyncio.Task[Any], scope: Scope) -> None:
+        self._live.pop(task, None)
+        self.journal.alone = len(self._live) <= 1
+        if task is not self._main and not self.unwinding and not task.cancelled() and task.exception() is None:
+            try:
+                self.journal.check_end(scope)
+            except NonDeterminismError as exc:
+                self.fail(exc)
+        self._look_for_quiet()
+
+    def fail(self, error: NonDeterminismError) -> None:
+        """End the execution with this error, whatever the body makes of it."""
+        if self.mismatch is None:
+            self.mismatch = error
+            if self._main is not None and asyncio.current_task() is not self._main:
+                self._main.cancel()
+
+    def check_going(self) -> None:
+        """For every new step: raise what keeps the run from making it."""
+        if self.unwinding:
+            raise Suspend
+        if self.mismatch is not None:
+            raise self.mismatch
+        if self.execution.cancel_requested:
+            raise asyncio.CancelledError
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    def answer_of(self, pause: CallId) -> Json | None:
+        """An answer that came before the workflow waited for it."""
+        return self._answers.pop(pause, None)
+
+    async def wait_for_answer(self, pause: CallId, expires_at: float | None) -> Json | None:
+        """The answer to a pause that has been opened, None when it has expired."""
+        answer = self.answer_of(pause)
+        return answer if answer is not None else await self._wait(pause, wake_at=expires_at)
+
+    async def wait_until(self, call: CallId, wake_at: float) -> None:
+        """Sleep until `wake_at`; the execution may be parked and taken up again meanwhile."""
+        if wake_at > self.clock.now():
+            await self._wait(call, wake_at=wake_at)
+
+    async def wait_to_be_suspended(self) -> None:
+        """Make no further call while somebody has asked for the execution to be suspended."""
+        arrived = asyncio.get_running_loop().create_future()
+        await self._waiting_on(Wait(arrived, None), CallId(f"suspended {id(arrived)}"))
+
+    async def wait_to_be_cancelled(self) -> None:
+        """Stand where a cancelled call stood: the code that cancelled it will do so again."""
+        await asyncio.get_running_loop().create_future()
+
+    async def _wait(self, call: CallId, *, wake_at: float | None) -> Json | None:
+        """What arrives from outside for this call, None when `wake_at` comes first."""
+        wait = Wait(asyncio.get_running_loop().create_future(), wake_at)
+        if wake_at is None:
+            return await self._waiting_on(wait, call)
+        # a context of its own: the alarm is no branch of the workflow
+        alarm = asyncio.get_running_loop().create_task(self._ring(wait.arrived, wake_at), context=Context())
+        try:
+            return await self._waiting_on(wait, call, parkable=wake_at - self.clock.now() > IN_PLACE)
+        finally:
+            alarm.cancel()
+
+    async def _waiting_on(self, wait: Wait, call: CallId, *, parkable: bool = True) -> Json | None:
+        self.check_going()
+        task = asyncio.current_task()
+        assert task is not None
+        self._waits[call] = wait
+        if parkable:
+            self._waiting.add(task)
+            self._look_for_quiet()
+        try:
+            return await wait.arrived
+        finally:
+            del self._waits[call]
+            self._waiting.discard(task)
+
+    async def _ring(self, arrived: asyncio.Future[Json | None], wake_at: float) -> None:
+        await self.clock.sleep_until(wake_at)
+        if not arrived.done():
+            arrived.set_result(None)
+
+    def _look_for_quiet(self) -> None:
+        if not self._look and (self._waits or self.execution.suspend_requested):
+            self._look = True
+            asyncio.get_running_loop().call_soon(self._check_quiet)
+
+    def _check_quiet(self) -> None:
+        """The run is quiet when each of its asyncio tasks waits for the outside world, or has children that do."""
+        self._look = False
+        parents = {parent for parent in self._live.values() if parent is not None}
+        if self._live and self._waits and all(task in self._waiting or task in parents for task in self._live):
+            self._quiet.set()
+
+
+def is_suspension(error: BaseException) -> bool:
+    """True for Suspend, alone or anywhere in an exception group."""
+    if isinstance(error, BaseExceptionGroup):
+        return cast("BaseExceptionGroup[BaseException]", error).subgroup(Suspend) is not None
+    return isinstance(error, Suspend)
+
+
+def _error_of(main: asyncio.Task[Any], name: str) -> BaseException | None:
+    if main.cancelled():
+        return FluxError(f"Workflow {name!r} was cancelled by its own code.")
+    return main.exception()

@@ -1,0 +1,290 @@
+"""Flux: the composition root. Here, and only here, the engine meets a database, a clock and the user's workflows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any, TypeVar
+
+import jsonschema
+
+from flux.classes import type_named
+from flux.clock import SystemClock
+from flux.codec import JsonCodec
+from flux.context import ExecutionContext
+from flux.decorators import UNSET, Unset, Workflow
+from flux.domain.calls import Json, Pause
+from flux.domain.execution import Execution, Status
+from flux.engine.clockwork import Clockwork
+from flux.engine.engine import Engine, Observer, Start
+from flux.engine.ports import Clock, Listing, Store
+from flux.errors import ExecutionFinished, ExecutionNotFound, FluxError, InvalidAnswer, NotReadable, WorkflowMismatch
+from flux.host import is_dead, this_process
+from flux.registry import Registry
+from flux.schema import ValueType
+from flux.settings import Settings
+from flux.stores import open_store
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AnyWorkflow = Workflow[Any, Any]
+
+
+class Flux:
+    """The engine with everything it needs, as one `async with`.
+
+    `database` is a path or a URL, by default the one in the user's data folder (or FLUX_DATABASE). With `recover` (what a
+    server wants) executions whose process died are taken up, and timers that are due ring; without it only what is
+    started or resumed here runs here."""
+
+    def __init__(
+        self,
+        database: str | os.PathLike[str] | None = None,
+        *,
+        workflows: Iterable[AnyWorkflow] = (),
+        recover: bool = True,
+        settings: Settings | None = None,
+        store: Store | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.settings = settings or Settings.load(database=database)
+        self.workflows: Registry[AnyWorkflow] = Registry(workflows)
+        self._recover = recover
+        self._store = store
+        self._clock = clock or SystemClock()
+        self._codec = JsonCodec()
+        self._stack = AsyncExitStack()
+        self._engine: Engine | None = None
+
+    async def __aenter__(self) -> Flux:
+        async with AsyncExitStack() as stack:
+            store = self._store or await stack.enter_async_context(
+                open_store(self.settings.database, synchronous=self.settings.synchronous)
+            )
+            engine = Engine(
+                store=store,
+                codec=self._codec,
+                clock=self._clock,
+                owner=this_process(),
+                workflows=self.workflows,
+                is_dead=is_dead,
+                ttl=self.settings.lease_seconds,
+            )
+            self._engine = await stack.enter_async_context(engine)
+            await stack.enter_async_context(Clockwork(engine, recover=self._recover))
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+        self._engine = None
+
+    # -- verbs ------------------------------------------------------------------------------------------------------
+
+    async def start(
+        self,
+        workflow: Workflow[T, R] | str,
+        input: T | Any | Unset = UNSET,
+        *,
+        execution_id: str | None = None,
+        principal: str | None = None,
+        key: str | None = None,
+    ) -> ExecutionContext[T]:
+        """Begin an execution and return at once: it is durable, and running.
+
+        The input is validated and converted first: raises InvalidInput, and nothing has begun. `execution_id` is a name of
+        the caller's choice, and must be new: ExecutionExists. `principal` is who asks. `key` is what `joinable` looks for."""
+        known = self._known(workflow)
+        what = f"The input of workflow {known.name!r}"
+        value = known.input.validate(None if isinstance(input, Unset) else input, what)
+        encoded = self._codec.encode(value, owner=what[0].lower() + what[1:], annotation=known.input_type)
+        start = Start(workflow=known.name, input=encoded, id=execution_id, principal=principal, key=key)
+        return self._context(await self.engine.start(start))
+
+    async def run(
+        self, workflow: Workflow[T, R] | str, input: T | Any | Unset = UNSET, *, execution_id: str | None = None
+    ) -> ExecutionContext[T]:
+        """Start and wait until the execution is at rest: completed, failed, paused, ..."""
+        started = await self.start(workflow, input, execution_id=execution_id)
+        return await self.wait(started.execution_id)
+
+    async def wait(self, execution_id: str, *, timeout: float | None = None) -> ExecutionContext[Any]:
+        """The execution once it is at rest, or as it is after `timeout` seconds."""
+        return self._context(await self.engine.wait(execution_id, timeout=timeout))
+
+    async def answer(self, execution_id: str, answer: Any = None, *, pause: str | None = None) -> ExecutionContext[Any]:
+        """Answer an open pause and return at once: the answer is durable, and the execution goes on.
+
+        `pause` is the pause's name or id; it may be left out when only one is open. Raises InvalidAnswer when the answer
+        does not fit the pause's type, NotPaused, PauseNotFound, ExecutionFinished."""
+
+        def fitting(asked: Pause) -> Json:
+            return self._codec.encode(self._checked(asked, answer), owner=f"the answer to pause {asked.name!r}")
+
+        return self._context(await self.engine.answer(execution_id, fitting, pause=pause))
+
+    async def go_on(self, execution_id: str) -> ExecutionContext[Any]:
+        """Let a suspended, sleeping or interrupted execution go on, and return at once."""
+        return self._context(await self.engine.resume(execution_id))
+
+    async def resume(
+        self, execution_id: str, answer: Any = UNSET, *, pause: str | None = None
+    ) -> ExecutionContext[Any]:
+        """Answer the pause, or take up an execution that was suspended or interrupted; then wait until it is at rest.
+
+        Without an answer, one open pause is answered with None. A finished execution comes back as it is, unless an
+        answer was given: ExecutionFinished."""
+        execution = await self.engine.get(execution_id)
+        if execution.status.is_final:
+            if answer is not UNSET or pause is not None:
+                raise ExecutionFinished(execution_id, execution.status.value)
+            return self._context(execution)
+        if answer is not UNSET or pause is not None or execution.status is Status.PAUSED:
+            await self.answer(execution_id, None if answer is UNSET else answer, pause=pause)
+        else:
+            await self.go_on(execution_id)
+        return await self.wait(execution_id)
+
+    async def cancel(self, execution_id: str, *, reason: str | None = None) -> ExecutionContext[Any]:
+        """Ask the execution to end as cancelled; it does so within seconds. A finished one stays as it is."""
+        return self._context(await self.engine.cancel(execution_id, reason=reason))
+
+    async def suspend(self, execution_id: str) -> ExecutionContext[Any]:
+        """Ask the execution to stop at its next call, until it is resumed. Raises ExecutionFinished."""
+        return self._context(await self.engine.suspend(execution_id))
+
+    async def get(self, execution_id: str, *, events: bool = False) -> ExecutionContext[Any]:
+        """The execution as it is now; with `events`, with its whole history. Raises ExecutionNotFound."""
+        history = await self.engine.events(execution_id) if events else ()
+        return self._context(await self.engine.get(execution_id), history)
+
+    async def exists(self, execution_id: str) -> bool:
+        try:
+            await self.engine.get(execution_id)
+        except ExecutionNotFound:
+            return False
+        return True
+
+    async def list(
+        self,
+        *,
+        workflow: str | None = None,
+        status: Status | str | Collection[Status] | None = None,
+        principal: str | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int = 50,
+    ) -> list[Listing]:
+        """Executions, newest first. `before` is (created_at, id) of the last one of the page before."""
+        wanted = {Status(status)} if isinstance(status, str) else status
+        return await self.engine.find(workflow=workflow, status=wanted, principal=principal, before=before, limit=limit)
+
+    async def joinable(self, key: str, *, since: float) -> ExecutionContext[Any] | None:
+        """The newest execution that was started with `key` at or after `since` (seconds since the epoch)."""
+        found = await self.engine.store.find_key(key, since=since)
+        return None if found is None else await self.get(found.id)
+
+    @contextmanager
+    def observed(self, execution_id: str, observer: Observer) -> Generator[None]:
+        """Tell `observer` what the execution reports (`progress`, finished tasks) while it runs in this process."""
+        with self.engine.observed(execution_id, observer):
+            yield
+
+    @property
+    def engine(self) -> Engine:
+        if self._engine is None:
+            raise FluxError("Flux is not open: use it as `async with Flux(...) as flux:`.")
+        return self._engine
+
+    # -- between the user's words and the engine's -------------------------------------------------------------------
+
+    def _known(self, workflow: AnyWorkflow | str) -> AnyWorkflow:
+        """The workflow by object or by name. A workflow that is handed in is served from then on."""
+        if isinstance(workflow, str):
+            return self.workflows.get(workflow)
+        self.workflows.add(workflow)
+        return workflow
+
+    def _context(self, execution: Execution, history: Collection[Any] = ()) -> ExecutionContext[Any]:
+        workflow = self.workflows.get(execution.workflow) if execution.workflow in self.workflows else None
+        return ExecutionContext(
+            execution,
+            self._codec,
+            input_type=workflow.input_type if workflow else Any,
+            output_type=workflow.output_type if workflow else Any,
+            events=list(history),
+        )
+
+    def _checked(self, asked: Pause, answer: Any) -> Any:
+        """The answer as the pause's own type where that can be found, else checked against its schema."""
+        what = f"The answer to pause {asked.name!r}"
+        if asked.response is not None:
+            try:
+                found = type_named(self._codec.decode(asked.response))
+            except NotReadable:
+                pass  # its module is not loaded here; the schema still is
+            else:
+                return ValueType(found).validate(answer, what, error=InvalidAnswer)
+        if asked.schema is not None:
+            _check_schema(what, answer, self._codec.decode(asked.schema))
+        return answer
+
+
+def _check_schema(what: str, answer: Any, schema: dict[str, Any]) -> None:
+    validator = jsonschema.Draft202012Validator(schema)
+    faults = [(error.json_path.removeprefix("$").lstrip("."), error.message) for error in validator.iter_errors(answer)]
+    if faults:
+        raise InvalidAnswer(what, faults)
+
+
+# -- for code without an event loop ------------------------------------------------------------------------------------
+
+
+class _Blocking:
+    """Runs a workflow to rest on a loop of its own: in this thread, or beside the loop that runs here already."""
+
+    def run(self, workflow: AnyWorkflow, input: Any, execution_id: str | None) -> ExecutionContext[Any]:
+        async def to_rest(flux: Flux) -> ExecutionContext[Any]:
+            if execution_id is not None and await flux.exists(execution_id):
+                return await self._go_on(flux, workflow, execution_id, UNSET, None)
+            return await flux.run(workflow, input, execution_id=execution_id)
+
+        return self._with_flux(workflow, to_rest)
+
+    def resume(self, workflow: AnyWorkflow, execution_id: str, answer: Any, pause: str | None) -> ExecutionContext[Any]:
+        return self._with_flux(workflow, lambda flux: self._go_on(flux, workflow, execution_id, answer, pause))
+
+    async def _go_on(
+        self, flux: Flux, workflow: AnyWorkflow, execution_id: str, answer: Any, pause: str | None
+    ) -> ExecutionContext[Any]:
+        execution = await flux.get(execution_id)
+        if execution.workflow_name != workflow.name:
+            raise WorkflowMismatch(execution_id, belongs_to=execution.workflow_name, asked=workflow.name)
+        return await flux.resume(execution_id, answer, pause=pause)
+
+    def _with_flux(
+        self, workflow: AnyWorkflow, work: Callable[[Flux], Awaitable[ExecutionContext[Any]]]
+    ) -> ExecutionContext[Any]:
+        async def main() -> ExecutionContext[Any]:
+            async with Flux(workflows=[workflow], recover=False) as flux:
+                execution = await work(flux)
+                return await flux.get(execution.execution_id, events=True)
+
+        return run_blocking(main)
+
+
+def run_blocking(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """`asyncio.run`, also where a loop is running (a notebook): then in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(main())
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="flux run") as pool:
+        return pool.submit(contextvars.Context().run, asyncio.run, main()).result()
+
+
+Workflow.runner = _Blocking()
