@@ -9,8 +9,11 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from pydantic import ValidationError
 
 from flux.classes import is_exception, locate, name_of, slots_of
 from flux.domain.calls import Failure, Json
@@ -87,35 +90,99 @@ def _made(failure: Failure, decode: Decode) -> Exception | None:
 
 
 def _stored(error: BaseException, encode: Encode, decode: Decode) -> tuple[Json, bool]:
-    """What the error is made from, and whether making it again has worked."""
-    for written in (_called, _restored):
-        text = _attempt(written, error, encode)
-        if text and _comes_back(error, text, encode, decode):
+    """What the error is made from, `[args, state, way]`, and whether making it again has worked."""
+    for way in _WAYS:
+        text = _written(error, way, encode)
+        if text and _comes_back(error, text, way, encode, decode):
             return text, True
-    return _attempt(_shown, error, encode), False
+    return _written(error, "shown", encode), False
 
 
-def _attempt(written: Callable[[BaseException, Encode], Json], error: BaseException, encode: Encode) -> Json:
+def _written(error: BaseException, way: str, encode: Encode) -> Json:
     try:
-        return written(error, encode)
+        args, state = _shown(error, encode) if way == "shown" else _WAYS[way].take(error, encode)
+        return encode([args, state, way])
     except Exception:  # noqa: BLE001 - unstorable arguments, or the error's own `__reduce__`, which may raise anything
         return Json("")
 
 
-def _called(error: BaseException, encode: Encode) -> Json:
+def _comes_back(error: BaseException, text: Json, way: str, encode: Encode, decode: Decode) -> bool:
+    try:
+        cls: type[Exception] = locate(name_of(type(error)), is_exception)
+        if cls is not type(error):
+            return False
+        made = _remade(cls, text, decode)
+        return (
+            type(made) is cls
+            and text_of(made) == text_of(error)
+            and encode(list(made.args)) == encode(list(error.args))
+            and _written(made, way, encode) == text
+        )
+    except Exception:  # noqa: BLE001 - the constructor is the user's and may raise anything
+        return False
+
+
+def _remade(cls: type[Exception], text: Json, decode: Decode) -> Exception:
+    args, state, way = decode(text)
+    error = _WAYS[way].make(cls, args)
+    for name, value in state.items():
+        setattr(error, name, value)
+    return error
+
+
+Facts = tuple[list[Any], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One way to make an exception again: what to take from it, and what to do with that."""
+
+    take: Callable[[Any, Encode], Facts]
+    make: Callable[[Any, list[Any]], Exception]
+
+
+def _called(error: BaseException, encode: Encode) -> Facts:
     """For `cls(*args)`: attributes that cannot be stored are left to the constructor."""
     args, state = _reduced(error)
-    return encode([list(args), {name: value for name, value in state.items() if _storable(value, encode)}, "call"])
+    return list(args), {name: value for name, value in state.items() if _storable(value, encode)}
 
 
-def _restored(error: BaseException, encode: Encode) -> Json:
+def _restored(error: BaseException, encode: Encode) -> Facts:
     """For a constructor that wants something else than `args`: it is left out, so every attribute has to be stored."""
-    _, state = _reduced(error)
-    return encode([list(error.args), state, "restore"])
+    return list(error.args), _reduced(error)[1]
 
 
-def _shown(error: BaseException, encode: Encode) -> Json:
-    return encode([list(error.args), {}, ""])
+def _restore(cls: type[Exception], args: list[Any]) -> Exception:
+    error = cls.__new__(cls, *args)
+    error.args = tuple(args)
+    return error
+
+
+def _validated(error: Any, encode: Encode) -> Facts:
+    """For pydantic's error, which is made by a function of its own."""
+    if type(error) is not ValidationError:
+        raise TypeError("only for pydantic's own error")
+    details = [
+        {name: value for name, value in line.items() if name != "msg"} for line in error.errors(include_url=False)
+    ]
+    return [error.title, details], {}
+
+
+def _validate(cls: type[ValidationError], args: list[Any]) -> Exception:
+    error = cls.from_exception_data(*args)
+    error.args = ()  # as validation leaves it; this way of making one puts in what cannot be stored
+    return error
+
+
+def _shown(error: BaseException, encode: Encode) -> Facts:
+    return list(error.args), {}
+
+
+_WAYS = {
+    "call": _Way(_called, lambda cls, args: cls(*args)),
+    "restore": _Way(_restored, _restore),
+    "validation": _Way(_validated, _validate),
+}
 
 
 def _reduced(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -138,35 +205,6 @@ def _storable(value: Any, encode: Encode) -> bool:
     except NotStorable:
         return False
     return True
-
-
-def _remade(cls: type[Exception], text: Json, decode: Decode) -> Exception:
-    args, state, how = decode(text)
-    if how == "call":
-        error = cls(*args)
-    else:
-        error = cls.__new__(cls, *args)
-        error.args = tuple(args)
-    for name, value in state.items():
-        setattr(error, name, value)
-    return error
-
-
-def _comes_back(error: BaseException, text: Json, encode: Encode, decode: Decode) -> bool:
-    try:
-        cls: type[Exception] = locate(name_of(type(error)), is_exception)
-        if cls is not type(error):
-            return False
-        made = _remade(cls, text, decode)
-        written = _called if text.endswith('"call"]') else _restored
-        return (
-            type(made) is cls
-            and text_of(made) == text_of(error)
-            and encode(list(made.args)) == encode(list(error.args))
-            and written(made, encode) == text
-        )
-    except Exception:  # noqa: BLE001 - the constructor is the user's and may raise anything
-        return False
 
 
 # -- texts --------------------------------------------------------------------------------------------------------------

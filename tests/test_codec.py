@@ -677,6 +677,12 @@ def noted(error: Exception) -> Exception:
     return error
 
 
+def invalid() -> Exception:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        Counting.model_validate({"count": "many"})
+    return caught.value
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -696,6 +702,7 @@ def noted(error: Exception) -> Exception:
         PauseNotFound("e1", None, ["a"]),
         TaskTimeout("ship", 2.5),
         NotStorable("t", ".x", "object", "no"),
+        invalid(),
         ExceptionGroup("two", [ValueError(1), ExceptionGroup("in", [Declined(code=1, reason="x")])]),
     ],
     ids=repr,
