@@ -13,5 +13,5 @@ class SystemClock:
         return time.time()
 
     async def sleep_until(self, when: float) -> None:
-        while (left := when - time.time()) > 0:
+        while (left := when - time.time()) > 0:  # noqa: ASYNC110 - no event tells that the machine's clock has jumped
             await asyncio.sleep(min(left, LONGEST))

@@ -23,8 +23,8 @@ from flux.engine.scope import require_scope
 from flux.errors import DefinitionError
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
 R = TypeVar("R")
-S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -109,7 +109,9 @@ class Task(Generic[P, R]):
     @overload
     def __get__(self, instance: None, owner: type) -> Task[P, R]: ...
     @overload
-    def __get__(self: Task[Concatenate[S, P], R], instance: S, owner: type) -> Callable[P, Coroutine[Any, Any, R]]: ...
+    def __get__(
+        self: Task[Concatenate[Any, Q], R], instance: object, owner: type
+    ) -> Callable[Q, Coroutine[Any, Any, R]]: ...
     def __get__(self, instance: Any, owner: type) -> Any:
         return self if instance is None else MethodType(self, instance)
 

@@ -8,13 +8,11 @@ import os
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-import jsonschema
-
-from flux.classes import type_named
 from flux.clock import SystemClock
 from flux.codec import JsonCodec
+from flux.codec.classes import type_named
 from flux.context import ExecutionContext
 from flux.decorators import UNSET, Unset, Workflow
 from flux.domain.calls import Json, Pause
@@ -235,8 +233,12 @@ class Flux:
 
 
 def _check_schema(what: str, answer: Any, schema: dict[str, Any]) -> None:
-    validator = jsonschema.Draft202012Validator(schema)
-    faults = [(error.json_path.removeprefix("$").lstrip("."), error.message) for error in validator.iter_errors(answer)]
+    import jsonschema  # noqa: PLC0415 - only answers of types without a name need it, and it takes a while to import
+
+    errors: Iterable[jsonschema.ValidationError] = cast(Any, jsonschema.Draft202012Validator(schema)).iter_errors(
+        answer
+    )
+    faults = [(error.json_path.removeprefix("$").lstrip("."), error.message) for error in errors]
     if faults:
         raise InvalidAnswer(what, faults)
 

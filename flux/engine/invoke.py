@@ -108,6 +108,7 @@ async def _live(call: Call, record: Record | None, digest: str, arguments: Json)
         await _cancelled(call)
         raise
     await run.journal.record(_fact(call, outcome))
+    run.tell(call.name, None)
     return delivered(run, outcome, call.spec.output_type)
 
 
@@ -172,7 +173,7 @@ async def _note_failure(call: Call, attempt: int, error: Exception) -> None:
 async def _attempt(call: Call, number: int) -> Outcome:
     """One run of the body, in a scope of its own."""
     spec, run = call.spec, call.run
-    scope = call.site.scope.inside(call.site.id, number)
+    scope = call.site.scope.inside(call.site.id, number, call.name)
     with entered(scope):
         try:
             value = await _within(spec.timeout, _called(call, spec.func), call.name)
@@ -220,7 +221,7 @@ async def _given_up(call: Call, failed: int, error: Exception) -> Outcome:
 
 async def _beside(call: Call, number: int, func: Callable[..., Any]) -> Any:
     """A fallback or a rollback, in the scope that an attempt of this number would have."""
-    with entered(call.site.scope.inside(call.site.id, number)):
+    with entered(call.site.scope.inside(call.site.id, number, call.name)):
         try:
             return await _called(call, func)
         except BaseException as exc:

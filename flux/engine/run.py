@@ -64,7 +64,9 @@ class Bodies(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Something worth telling a person who waits: never recorded, never replayed."""
+    """Something worth telling a person who waits: never recorded, never replayed.
+
+    `value` is what the user's code reported; None says that `task` has finished."""
 
     execution_id: str
     task: str | None
@@ -97,6 +99,7 @@ class Run:
         self.clock = clock
         self.publish = publish
         self.journal = Journal(store, clock, lease, history, notice=self._notice, broken=self._broken)
+        self._loop = asyncio.get_running_loop()
         self.unwinding = False
         self.stopped: Exception | None = None  # why the run ended here without its execution having come to rest
         self.mismatch: NonDeterminismError | None = None
@@ -166,7 +169,8 @@ class Run:
         now = self.clock.now()
         if self.execution.cancel_requested:
             return ExecutionCancelled(at=now, reason=self.execution.cancel_reason)
-        error = self.mismatch or _error_of(main, self.body.name)
+        error = _error_of(main, self.body.name)
+        error = self.mismatch or error
         if error is None:
             try:
                 owner = f"the result of workflow {self.body.name!r}"
@@ -261,6 +265,11 @@ class Run:
 
     def _broken(self, exc: Exception) -> None:
         self.stop(exc)
+
+    def tell(self, task: str | None, value: Any) -> None:
+        """Publish progress, from any thread. What a replay says has been said before."""
+        if self.journal.order.is_drained:
+            self._loop.call_soon_threadsafe(self.publish, Progress(execution_id=self.id, task=task, value=value))
 
     def report(self, name: str, exc: Exception) -> None:
         """Something failed that must not change how the execution goes."""

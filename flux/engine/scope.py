@@ -39,11 +39,12 @@ class Site:
 class Scope:
     """`path` is the prefix of the ids of the calls made here: empty in the workflow's body, `2.` inside call 2."""
 
-    __slots__ = ("calls", "forks", "path", "run")
+    __slots__ = ("calls", "forks", "path", "run", "task")
 
-    def __init__(self, run: Run, path: str = "") -> None:
+    def __init__(self, run: Run, path: str = "", task: str | None = None) -> None:
         self.run = run
         self.path = path
+        self.task = task  # the task whose body this is, for people
         self.calls = 0
         self.forks = 0
 
@@ -58,11 +59,11 @@ class Scope:
         """The scope of an asyncio task created here."""
         path = f"{self.path}f{self.forks}."
         self.forks += 1
-        return Scope(self.run, path)
+        return Scope(self.run, path, self.task)
 
-    def inside(self, call: CallId, attempt: int) -> Scope:
+    def inside(self, call: CallId, attempt: int, task: str) -> Scope:
         """The scope of the body of one attempt (from 1) of `call`: what a failed attempt recorded is not the next one's."""
-        return Scope(self.run, f"{call}." if attempt == 1 else f"{call}~{attempt}.")
+        return Scope(self.run, f"{call}." if attempt == 1 else f"{call}~{attempt}.", task)
 
 
 _current: ContextVar[Scope | None] = ContextVar("flux_scope", default=None)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any, TypeVar, overload
 
-from flux.classes import type_ref
+from flux.codec.classes import type_ref
 from flux.domain.calls import Json
-from flux.domain.events import PauseExpired, PauseOpened
+from flux.domain.events import CallReturned, PauseExpired, PauseOpened, TimerSet
 from flux.engine.invoke import recall, replayed
 from flux.engine.run import Run
 from flux.engine.scope import Site, require_scope
@@ -46,6 +47,29 @@ def pause(
     once, in branches; each is answered by its own name or id."""
     scope = require_scope(f"pause({name!r})")
     return _pause(scope.name_call(), name, ValueType(response), output, message, timeout)
+
+
+def sleep(duration: float | timedelta) -> Coroutine[Any, Any, None]:
+    """Wait for a while, `duration` in seconds or as a timedelta. The wake time is recorded: a crash does not start the
+    sleep again, and during a long one nothing stays in memory."""
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    return _sleep(require_scope("sleep()").name_call(), seconds)
+
+
+async def _sleep(site: Site, seconds: float) -> None:
+    run = site.scope.run
+    record = recall(site, "sleep")
+    if record is not None and record.is_finished:
+        await replayed(site, record, None)
+        return
+    if record is None or record.wake_at is None:
+        run.check_going()
+        wake_at = run.clock.now() + seconds
+        await run.journal.record(TimerSet(at=run.clock.now(), call=site.id, name="sleep", wake_at=wake_at))
+    else:
+        wake_at = record.wake_at
+    await run.wait_until(site.id, wake_at)
+    await run.journal.record(CallReturned(at=run.clock.now(), call=site.id, value=Json("null")))
 
 
 async def _pause(

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from flux.classes import bare_tuple, can_be_bare, is_model, is_named_tuple, is_record, state_of
+from flux.codec.classes import bare_tuple, can_be_bare, is_model, is_named_tuple, is_record, state_of
 
 _ATOMS: frozenset[type[Any]] = frozenset({type(None), bool, int, float, complex, str, bytes, range, type(...)})
 

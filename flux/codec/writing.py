@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel
 
-from flux.classes import (
+from flux.codec.classes import (
     Kind,
     Known,
     can_be_bare,
@@ -30,11 +30,11 @@ from flux.classes import (
     state_of,
     type_ref,
 )
+from flux.codec.failures import failure_of, text_of
+from flux.codec.reading import PATHS, TEXTS, decode
+from flux.codec.refusals import way_out
 from flux.domain.calls import Failure, Json
 from flux.errors import NotReadable, NotStorable
-from flux.failures import failure_of, text_of
-from flux.reading import PATHS, TEXTS, decode
-from flux.refusals import way_out
 
 MAX_DEPTH = 100
 """How many values may stand inside each other: well below what the interpreter's stack takes."""

@@ -19,10 +19,10 @@ from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, core_schema, to_jsonable_python
 
-from flux.annotations import docstring, input_type, local_types, output_type, portable, said
 from flux.errors import DefinitionError, InvalidInput
-from flux.faults import ABSENT, described, faults_of, still_wrong, with_texts_read
-from flux.inlining import JsonSchema, children, inlined
+from flux.schema.annotations import docstring, input_type, local_types, output_type, portable, said
+from flux.schema.faults import ABSENT, described, faults_of, still_wrong, with_texts_read
+from flux.schema.inlining import JsonSchema, children, inlined
 
 __all__ = [
     "InputSchema",

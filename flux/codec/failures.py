@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from flux.classes import is_exception, locate, name_of, slots_of
+from flux.codec.classes import is_exception, locate, name_of, slots_of
 from flux.domain.calls import Failure, Json
 from flux.errors import NotStorable, TaskFailed
 

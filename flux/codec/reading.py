@@ -1,4 +1,4 @@
-"""Values put together again. Stored text is not trusted: it may name classes of data and nothing else (`flux.classes`)."""
+"""Values put together again. Stored text is not trusted: it may name classes of data and nothing else (`flux.codec.classes`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AnyHttpUrl, AnyUrl, BaseModel, FileUrl, HttpUrl
 from pydantic_core import PydanticUndefined
 
-from flux.classes import (
+from flux.codec.classes import (
     Known,
     bare_tuple,
     can_be_bare,
@@ -31,9 +31,9 @@ from flux.classes import (
     name_of,
     type_named,
 )
+from flux.codec.failures import error_of
 from flux.domain.calls import Failure, Json
 from flux.errors import NotReadable
-from flux.failures import error_of
 
 TEXTS: dict[str, type[Any]] = {
     "decimal": Decimal,

@@ -17,12 +17,12 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Any, cast
 
-from flux import reading, writing
-from flux.classes import Kind, name_of
+from flux.codec import reading, writing
+from flux.codec.classes import Kind, name_of
+from flux.codec.failures import error_of, failure_of, text_of
+from flux.codec.isolation import isolate
+from flux.codec.writing import Node, Writing, dumps, dumps_sorted, encode_facts
 from flux.domain.calls import Failure, Json
-from flux.failures import error_of, failure_of, text_of
-from flux.isolation import isolate
-from flux.writing import Node, Writing, dumps, dumps_sorted, encode_facts
 
 
 class JsonCodec:

@@ -1,0 +1,171 @@
+"""For tests, ours and our users': a clock that only moves when told, and a database that dies on command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flux.context import ExecutionContext
+from flux.decorators import Workflow
+from flux.domain.events import Event
+from flux.domain.execution import fold
+from flux.engine.ports import Head, Lease
+from flux.errors import StoreError
+from flux.service import Flux
+from flux.stores.memory import MemoryStore
+
+
+class FakeClock:
+    """Time stands still until `advance`. `start` and all times are seconds since the epoch."""
+
+    def __init__(self, start: float = 1_800_000_000.0) -> None:
+        self._now = start
+        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+
+    def now(self) -> float:
+        return self._now
+
+    async def sleep_until(self, when: float) -> None:
+        if when > self._now:
+            rung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._sleepers.append((when, rung))
+            await rung
+
+    async def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
+        """Move the time on, waking each sleeper at its own moment and letting what it wakes run."""
+        goal = self._now + seconds + 60 * minutes + 3600 * hours + 86400 * days
+        while (first := self._first()) is not None and first[0] <= goal:
+            await self._ring(*first)
+        self._now = goal
+
+    async def advance_to_next(self) -> None:
+        """Move the time on to the next moment for which somebody waits."""
+        first = self._first()
+        if first is not None:
+            await self._ring(*first)
+
+    @property
+    def has_sleepers(self) -> bool:
+        return self._first() is not None
+
+    def _first(self) -> tuple[float, asyncio.Future[None]] | None:
+        self._sleepers = [sleeper for sleeper in self._sleepers if not sleeper[1].done()]
+        return min(self._sleepers, key=lambda sleeper: sleeper[0], default=None)
+
+    async def _ring(self, when: float, rung: asyncio.Future[None]) -> None:
+        self._now = max(self._now, when)
+        rung.set_result(None)
+        await settle()
+
+
+async def settle(turns: int = 50) -> None:
+    """Let everything that is ready run."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def store_holding(execution_id: str, history: Sequence[Event]) -> MemoryStore:
+    """A database in which the execution stands as its first facts have it, and whose process is gone."""
+    store = MemoryStore()
+    state = fold(execution_id, history)
+    if state is None:
+        raise ValueError("a history begins with ExecutionStarted")
+    head = Head(status=state.status, updated_at=state.updated_at, wake_at=state.wake_at)
+    await store.create(execution_id, history[:1], head=head, owner=None, ttl=0)
+    if history[1:]:
+        await store.post(execution_id, history[1:], seen=1, head=head)
+    return store
+
+
+async def to_the_end(
+    flux: Flux, execution_id: str, answers: Mapping[str, Any] | None = None, *, clock: FakeClock | None = None
+) -> ExecutionContext[Any]:
+    """Drive an execution until it has finished: give each pause the answer of its name, and let each sleep pass."""
+    execution = await flux.get(execution_id)
+    while not execution.has_finished:
+        if execution.is_running:
+            await _let_it_run(flux, execution_id, clock)
+        elif execution.pauses:
+            pause = execution.pauses[0]
+            await flux.answer(execution_id, (answers or {}).get(pause.name), pause=pause.id)
+        else:
+            await flux.go_on(execution_id)
+        execution = await flux.get(execution_id)
+    return execution
+
+
+async def _let_it_run(flux: Flux, execution_id: str, clock: FakeClock | None) -> None:
+    if execution_id not in {lease.execution_id for lease in flux.engine.leases}:
+        await flux.go_on(execution_id)
+    if clock is None:
+        await flux.wait(execution_id)
+        return
+    await settle()
+    if clock.has_sleepers:
+        await clock.advance_to_next()
+
+
+async def crash_at_every_fact(
+    workflow: Workflow[Any, Any], input: Any = None, *, answers: Mapping[str, Any] | None = None
+) -> ExecutionContext[Any]:
+    """Run a workflow, then again from each point at which its process could have died; all must end the same.
+
+    `answers` are for its pauses, by name. Returns the uncrashed execution with its events. Raises AssertionError, which
+    names the fact after which the "crash" made a difference. Sleeps pass at once."""
+    whole = await _uncrashed(workflow, input, answers)
+    for length in range(1, len(whole.events)):
+        again = await replayed_from(workflow, whole.execution_id, whole.events[:length], answers=answers)
+        if again.status is not whole.status or repr(again.output) != repr(whole.output):
+            raise AssertionError(
+                f"after a crash behind fact {length} ({whole.events[length - 1]}) the workflow ends as {again.status} with "
+                f"{again.output!r}, without one as {whole.status} with {whole.output!r}"
+            )
+    return whole
+
+
+async def replayed_from(
+    workflow: Workflow[Any, Any],
+    execution_id: str,
+    history: Sequence[Event],
+    *,
+    answers: Mapping[str, Any] | None = None,
+) -> ExecutionContext[Any]:
+    """Go on from a history, as a new process would, and return the finished execution with its events."""
+    clock = FakeClock(history[-1].at)
+    store = await store_holding(execution_id, history)
+    async with Flux(workflows=[workflow], store=store, clock=clock, recover=False) as flux:
+        await to_the_end(flux, execution_id, answers, clock=clock)
+        return await flux.get(execution_id, events=True)
+
+
+async def _uncrashed(
+    workflow: Workflow[Any, Any], input: Any, answers: Mapping[str, Any] | None
+) -> ExecutionContext[Any]:
+    clock = FakeClock()
+    async with Flux(workflows=[workflow], store=MemoryStore(), clock=clock, recover=False) as flux:
+        execution = await flux.start(workflow, input)
+        await to_the_end(flux, execution.execution_id, answers, clock=clock)
+        return await flux.get(execution.execution_id, events=True)
+
+
+class FailingStore(MemoryStore):
+    """A database in memory that refuses to write while `fails` is true, as a full disk does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails = False
+
+    async def append(
+        self,
+        id: str,
+        events: Sequence[Event],
+        *,
+        expected: int,
+        lease: Lease,
+        head: Head | None = None,
+        release: bool = False,
+    ) -> None:
+        if self.fails:
+            raise StoreError("the disk is full")
+        await super().append(id, events, expected=expected, lease=lease, head=head, release=release)
