@@ -1,0 +1,53 @@
+"""One sqlite3 connection living in aiosqlite's thread. Every touch of aiosqlite's private names is here."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, TypeVar
+
+import aiosqlite
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Connection:
+    def __init__(self, thread: aiosqlite.Connection, raw: sqlite3.Connection) -> None:
+        self._thread = thread
+        self._raw = raw
+        self._closing = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, connect: Callable[[], sqlite3.Connection]) -> Connection:
+        """`connect` runs in the new thread, as does everything done with what it returns."""
+        failed: list[Exception] = []
+        made: list[sqlite3.Connection] = []
+
+        def connector() -> sqlite3.Connection:
+            try:
+                made.append(connect())
+            except Exception as exc:  # noqa: BLE001 - raised below: aiosqlite would leave its thread to end by itself
+                failed.append(exc)
+                made.append(sqlite3.connect(":memory:"))
+            return made[0]
+
+        thread = aiosqlite.Connection(connector, iter_chunk_size=64)
+        # a program that ends without closing its store must end all the same; what was acknowledged is on disk
+        thread._thread.daemon = True  # pyright: ignore[reportPrivateUsage] - aiosqlite has no public switch
+        await thread
+        if failed:
+            await thread.close()
+            raise failed[0]
+        return cls(thread, made[0])
+
+    async def run(self, work: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """`work(connection, ...)` in the thread: many statements for the price of one hop."""
+        execute = self._thread._execute  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType, reportUnknownMemberType] - the public calls hop once a statement
+        # as a closure, since aiosqlite logs what it calls: no user's value may end up in a log
+        return await execute(lambda: work(self._raw, *args, **kwargs))  # pyright: ignore[reportUnknownVariableType] - untyped there
+
+    async def close(self) -> None:
+        async with self._closing:  # aiosqlite waits for ever when it is closed twice at once
+            await self._thread.close()

@@ -1,0 +1,210 @@
+"""The store for tests and trials: the same promises as SQLite's, but for the one that counts when the process ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from flux.domain.events import LIFECYCLE_TYPES, Event, ExecutionStarted
+from flux.domain.execution import Status
+from flux.engine.ports import Head, Lease, Listing, Owner
+from flux.errors import ExecutionExists, ExecutionNotFound, LeaseLost, StoreError, StreamMoved
+
+
+@dataclass(slots=True)
+class _Stream:
+    id: str
+    started: ExecutionStarted
+    events: list[Event]
+    head: Head
+    key: str | None
+    epoch: int = 0
+    owner: Owner | None = None
+    lease_until: float = 0.0
+
+    def lifecycle(self) -> list[Event]:
+        return [event for event in self.events if isinstance(event, LIFECYCLE_TYPES)]
+
+    def held(self, lease: Lease) -> bool:
+        return (self.epoch, self.owner) == (lease.epoch, lease.owner)
+
+    def free_at(self, now: float) -> bool:
+        return self.owner is None or self.lease_until <= now
+
+    def listing(self) -> Listing:
+        return Listing(
+            id=self.id,
+            workflow=self.started.workflow,
+            status=self.head.status,
+            created_at=self.started.at,
+            updated_at=self.head.updated_at,
+            principal=self.started.principal,
+            parent=self.started.parent,
+            wake_at=self.head.wake_at,
+            owner=self.owner,
+        )
+
+
+class MemoryStore:
+    def __init__(self) -> None:
+        self._streams: dict[str, _Stream] = {}
+        self._closed = False
+
+    async def create(
+        self,
+        id: str,
+        events: Sequence[Event],
+        *,
+        head: Head,
+        owner: Owner | None,
+        ttl: float,
+        key: str | None = None,
+    ) -> Lease | None:
+        started = events[0]
+        if not isinstance(started, ExecutionStarted):
+            raise ValueError(f"a stream begins with ExecutionStarted, not {type(started).__name__}")
+        await self._turn()
+        if id in self._streams:
+            raise ExecutionExists(id)
+        stream = self._streams[id] = _Stream(id, started, list(events), head, key)
+        return _give(stream, owner, until=head.updated_at + ttl) if owner else None
+
+    async def append(
+        self,
+        id: str,
+        events: Sequence[Event],
+        *,
+        expected: int,
+        lease: Lease,
+        head: Head | None = None,
+        release: bool = False,
+    ) -> None:
+        await self._turn()
+        stream = self._streams.get(id)
+        if stream is None or not stream.held(lease):
+            raise LeaseLost(id)
+        if len(stream.events) != expected:
+            raise StreamMoved(id, expected)
+        stream.events.extend(events)
+        stream.head = head or stream.head
+        if release:
+            stream.owner = None
+
+    async def post(self, id: str, events: Sequence[Event], *, seen: int, head: Head) -> None:
+        await self._turn()
+        stream = self._stream(id)
+        if len(stream.lifecycle()) != seen:
+            raise StreamMoved(id, seen)
+        stream.events.extend(events)
+        stream.head = head
+
+    async def load(self, id: str, *, after: int = 0) -> list[Event]:
+        return self._stream(id).events[after:]
+
+    async def lifecycle(self, id: str) -> list[Event]:
+        return self._stream(id).lifecycle()
+
+    async def last(self, id: str) -> int:
+        return len(self._stream(id).events)
+
+    async def find(
+        self,
+        *,
+        workflow: str | None = None,
+        status: Collection[Status] | None = None,
+        principal: str | None = None,
+        parent: str | None = None,
+        before: tuple[float, str] | None = None,
+        limit: int = 50,
+    ) -> list[Listing]:
+        found = [
+            listing
+            for listing in self._newest_first()
+            if (workflow is None or listing.workflow == workflow)
+            and (status is None or listing.status in status)
+            and (principal is None or listing.principal == principal)
+            and (parent is None or listing.parent == parent)
+            and (before is None or (listing.created_at, listing.id) < before)
+        ]
+        return found[:limit]
+
+    async def find_key(self, key: str, *, since: float) -> Listing | None:
+        listings = (one for one in self._newest_first() if self._streams[one.id].key == key and one.created_at >= since)
+        return next(listings, None)
+
+    async def claim(
+        self, id: str, owner: Owner, *, ttl: float, now: float, dead: Collection[Owner] = ()
+    ) -> Lease | Owner:
+        await self._turn()
+        stream = self._stream(id)
+        holder = stream.owner
+        if holder and holder != owner and not stream.free_at(now) and holder not in dead:
+            return holder
+        taken_from = holder if holder != owner else None
+        return _give(stream, owner, until=now + ttl, taken_from=taken_from)
+
+    async def renew(self, leases: Sequence[Lease], *, ttl: float, now: float) -> Mapping[str, int]:
+        await self._turn()
+        held: dict[str, int] = {}
+        for lease in leases:
+            stream = self._streams.get(lease.execution_id)
+            if stream and stream.held(lease):
+                stream.lease_until = now + ttl
+                held[stream.id] = len(stream.events)
+        return held
+
+    async def release(self, lease: Lease) -> None:
+        await self._turn()
+        stream = self._streams.get(lease.execution_id)
+        if stream and stream.held(lease):
+            stream.owner = None
+
+    async def due(self, *, workflows: Collection[str], now: float, limit: int) -> list[Listing]:
+        listings = [stream.listing() for stream in self._all() if stream.free_at(now)]
+        found = [one for one in listings if one.workflow in workflows and _wants_a_runner(one, now)]
+        found.sort(key=lambda one: (one.updated_at if one.wake_at is None else one.wake_at, one.id))
+        return found[:limit]
+
+    async def owned(self, *, workflows: Collection[str]) -> list[Listing]:
+        listings = (stream.listing() for stream in self._all())
+        found = [one for one in listings if one.owner and one.status is Status.RUNNING and one.workflow in workflows]
+        return sorted(found, key=lambda one: (one.created_at, one.id))
+
+    async def aclose(self) -> None:
+        self._closed = True
+
+    async def _turn(self) -> None:
+        """Every write gives the loop a turn, as a write to a disk would: races show."""
+        await asyncio.sleep(0)
+        self._check_open()
+
+    def _all(self) -> Collection[_Stream]:
+        self._check_open()
+        return self._streams.values()
+
+    def _stream(self, id: str) -> _Stream:
+        self._check_open()
+        if id not in self._streams:
+            raise ExecutionNotFound(id)
+        return self._streams[id]
+
+    def _newest_first(self) -> list[Listing]:
+        return sorted((one.listing() for one in self._all()), key=lambda one: (one.created_at, one.id), reverse=True)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("The store in memory has been closed.")
+
+
+def _wants_a_runner(listing: Listing, now: float) -> bool:
+    if listing.status in (Status.PAUSED, Status.SLEEPING):
+        return listing.wake_at is not None and listing.wake_at <= now
+    return listing.status is Status.RUNNING
+
+
+def _give(stream: _Stream, owner: Owner, *, until: float, taken_from: Owner | None = None) -> Lease:
+    stream.epoch += 1
+    stream.owner = owner
+    stream.lease_until = until
+    return Lease(execution_id=stream.id, owner=owner, epoch=stream.epoch, taken_from=taken_from)

@@ -1,0 +1,399 @@
+"""Everything that writes to the SQLite file, as plain functions over a connection in its own thread.
+
+Python's sqlite3 gives the interpreter lock up, and has to win it back, at every statement and at every row fetched: beside
+a busy event loop that is what costs. So a group of appends is one statement when it can be, and a handful when it cannot,
+whatever its size; and what they have to tell comes back in one row.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from flux.engine.ports import Head, Lease, Owner
+from flux.errors import ExecutionExists, ExecutionNotFound, LeaseLost, StreamMoved
+from flux.stores.rows import Row, is_lifecycle
+
+MAX_ROWS = 1024
+"""Rows of one statement at most. SQLite takes 32,766 parameters, a fact of an append has ten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    id: str
+    rows: Sequence[Row]
+    workflow: str
+    created_at: float
+    principal: str | None
+    parent: str | None
+    key: str | None
+    head: Head
+    owner: Owner | None
+    ttl: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    id: str
+    rows: Sequence[Row]
+    expected: int
+    lease: Lease
+    head: Head | None
+    release: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    id: str
+    rows: Sequence[Row]
+    seen: int
+    head: Head
+
+
+Write = Create | Append | Post
+Outcome = Lease | Exception | None
+"""What a Create returns, what the others return, or what any of them raises."""
+
+
+def write_group(connection: sqlite3.Connection, group: Sequence[Write]) -> list[Outcome]:
+    """All of `group` in one commit. What is wrong with one of them is its own outcome; the database's errors are raised."""
+    try:
+        return _write(connection, group)
+    except sqlite3.OperationalError:
+        raise
+    except (sqlite3.Error, OverflowError) as exc:  # a value SQLite cannot take: find out whose it is
+        if len(group) == 1:
+            return [exc]
+        return [write_group(connection, [one])[0] for one in group]
+
+
+def _write(connection: sqlite3.Connection, group: Sequence[Write]) -> list[Outcome]:
+    streams = _plain_streams(group)
+    if streams is not None:
+        refused = _append_plain(connection, streams)
+        return [refused.get(write.id) for write in group]
+    with _Transaction(connection):
+        return _Plan(connection, group).carry_out()
+
+
+class _Transaction:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        try:
+            if exc_type is None:
+                self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
+
+# --- the common case: facts only, one statement
+
+
+@dataclass(slots=True)
+class _Stream:
+    """Appends to one stream that follow one another under one lease: accepted or refused together."""
+
+    first: Append
+    rows: list[Row]
+
+
+def _plain_streams(group: Sequence[Write]) -> dict[str, _Stream] | None:
+    """The group by stream, when it only adds facts and a single statement can hold and judge it; else None."""
+    streams: dict[str, _Stream] = {}
+    count = 0
+    for write in group:
+        if not isinstance(write, Append) or write.head is not None or write.release or not write.rows:
+            return None
+        count += len(write.rows)
+        stream = streams.get(write.id)
+        if stream is None:
+            streams[write.id] = _Stream(write, list(write.rows))
+        elif write.lease == stream.first.lease and write.expected == stream.first.expected + len(stream.rows):
+            stream.rows.extend(write.rows)
+        else:
+            return None
+    return streams if count <= MAX_ROWS else None
+
+
+_APPEND = """
+INSERT INTO events (execution, seq, kind, at, call, value, facts)
+SELECT e.number, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10
+FROM ({values}) AS v CROSS JOIN executions AS e ON e.id = v.column1
+WHERE e.epoch = v.column2 AND e.owner_token = v.column3 AND v.column4 = (SELECT max(seq) FROM events WHERE execution = e.number)
+"""
+
+
+def _append_plain(connection: sqlite3.Connection, streams: dict[str, _Stream]) -> dict[str, Exception]:
+    """Add the facts of every stream that is as its writers believe. Returns why the others were refused."""
+    parameters: list[Any] = []
+    count = 0
+    for id, stream in streams.items():
+        expected = stream.first.expected
+        fence = (id, stream.first.lease.epoch, stream.first.lease.owner.token, expected)
+        for seq, row in enumerate(stream.rows, expected + 1):
+            parameters += (*fence, seq, *row)
+        count += len(stream.rows)
+    cursor = connection.execute(*_with_values(_APPEND, 10, count, parameters))
+    if cursor.rowcount == count:
+        return {}
+    written = _streams_just_written(connection, cursor)
+    return {id: _why_refused(connection, stream.first) for id, stream in streams.items() if id not in written}
+
+
+def _streams_just_written(connection: sqlite3.Connection, cursor: sqlite3.Cursor) -> set[str]:
+    """Whose rows the last INSERT made: rows made by one statement have rowids that follow one another."""
+    if not cursor.rowcount:
+        return set()
+    (last,) = connection.execute("SELECT last_insert_rowid()").fetchone()
+    rows = connection.execute(
+        "SELECT DISTINCT executions.id FROM events JOIN executions ON number = execution "
+        "WHERE events.rowid BETWEEN ? AND ?",
+        (last - cursor.rowcount + 1, last),
+    )
+    return {id for (id,) in rows}
+
+
+def _why_refused(connection: sqlite3.Connection, append: Append) -> Exception:
+    row = connection.execute("SELECT epoch, owner_token FROM executions WHERE id = ?", (append.id,)).fetchone()
+    if row != (append.lease.epoch, append.lease.owner.token):
+        return LeaseLost(append.id)
+    return StreamMoved(append.id, append.expected)
+
+
+# --- the general case: one transaction, decided here
+
+
+@dataclass(slots=True)
+class _Known:
+    """An execution as the transaction sees it, writes of this group included."""
+
+    number: int
+    epoch: int
+    token: str | None
+    last: int
+    lifecycle: int
+    """How many lifecycle facts; counted only where somebody posts."""
+
+
+@dataclass(slots=True)
+class _Change:
+    head: Head | None = None
+    release: bool = False
+
+
+_KNOWN = """
+SELECT json_group_array(json_array(
+         id, number, epoch, owner_token,
+         (SELECT max(seq) FROM events WHERE execution = number),
+         CASE WHEN v.column2 THEN
+           (SELECT count(*) FROM events INDEXED BY events_of_lifecycle WHERE execution = number AND kind < 50)
+         ELSE 0 END
+       )),
+       (SELECT coalesce(max(number), 0) FROM executions)
+FROM ({values}) AS v CROSS JOIN executions ON id = v.column1
+"""
+_INSERT_EXECUTIONS = """
+INSERT INTO executions (number, id, workflow, status, created_at, updated_at, wake_at, principal, parent, key, epoch,
+                        owner_host, owner_pid, owner_started, owner_token, lease_until)
+SELECT * FROM ({values}) WHERE column1 IS NOT NULL
+"""
+_INSERT_EVENTS = """
+INSERT INTO events (execution, seq, kind, at, call, value, facts)
+SELECT * FROM ({values}) WHERE column1 IS NOT NULL
+"""
+_UPDATE_EXECUTIONS = """
+UPDATE executions SET
+  status = coalesce(v.column2, status), updated_at = coalesce(v.column3, updated_at),
+  wake_at = CASE WHEN v.column2 IS NULL THEN wake_at ELSE v.column4 END,
+  owner_host = CASE WHEN v.column5 THEN NULL ELSE owner_host END,
+  owner_pid = CASE WHEN v.column5 THEN NULL ELSE owner_pid END,
+  owner_started = CASE WHEN v.column5 THEN NULL ELSE owner_started END,
+  owner_token = CASE WHEN v.column5 THEN NULL ELSE owner_token END,
+  lease_until = CASE WHEN v.column5 THEN NULL ELSE lease_until END
+FROM ({values}) AS v WHERE number = v.column1
+"""
+
+
+@dataclass(slots=True)
+class _Plan:
+    """What a group comes to: its writes judged one after the other, then written table by table."""
+
+    connection: sqlite3.Connection
+    group: Sequence[Write]
+    known: dict[str, _Known] = field(default_factory=dict[str, _Known])
+    next_number: int = 1
+    executions: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    events: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    changes: dict[int, _Change] = field(default_factory=dict[int, _Change])
+
+    def carry_out(self) -> list[Outcome]:
+        self._read_known()
+        outcomes = [self._judge(write) for write in self.group]
+        _in_chunks(self.connection, _INSERT_EXECUTIONS, self.executions)
+        _in_chunks(self.connection, _UPDATE_EXECUTIONS, [_change_row(*item) for item in self.changes.items()])
+        _in_chunks(self.connection, _INSERT_EVENTS, self.events)
+        return outcomes
+
+    def _read_known(self) -> None:
+        ids = dict.fromkeys((write.id for write in self.group), False)
+        ids |= {write.id: True for write in self.group if isinstance(write, Post)}
+        columns = [column for item in ids.items() for column in item]
+        sql, parameters = _with_values(_KNOWN, 2, len(ids), columns)
+        found, highest = self.connection.execute(sql, parameters).fetchone()
+        self.known = {id: _Known(*rest) for id, *rest in json.loads(found)}
+        self.next_number = highest + 1
+
+    def _judge(self, write: Write) -> Outcome:
+        match write:
+            case Create():
+                return self._create(write)
+            case Append():
+                return self._append(write)
+            case Post():
+                return self._post(write)
+
+    def _create(self, create: Create) -> Outcome:
+        if create.id in self.known:
+            return ExecutionExists(create.id)
+        owner, head = create.owner, create.head
+        known = _Known(self.next_number, 1 if owner else 0, owner.token if owner else None, 0, 0)
+        self.known[create.id] = known
+        self.next_number += 1
+        of_owner = (*_owner_columns(owner), head.updated_at + create.ttl if owner else None)
+        of_head = (head.status.value, create.created_at, head.updated_at, head.wake_at)
+        of_origin = (create.principal, create.parent, create.key)
+        self.executions.append((known.number, create.id, create.workflow, *of_head, *of_origin, known.epoch, *of_owner))
+        self._add_events(known, create.rows)
+        return Lease(execution_id=create.id, owner=owner, epoch=known.epoch) if owner else None
+
+    def _append(self, append: Append) -> Outcome:
+        known, lease = self.known.get(append.id), append.lease
+        if known is None or (known.epoch, known.token) != (lease.epoch, lease.owner.token):
+            return LeaseLost(append.id)
+        if known.last != append.expected:
+            return StreamMoved(append.id, append.expected)
+        self._add_events(known, append.rows)
+        if append.head or append.release:
+            change = self.changes.setdefault(known.number, _Change())
+            change.head = append.head or change.head
+            change.release = change.release or append.release
+        if append.release:
+            known.token = None
+        return None
+
+    def _post(self, post: Post) -> Outcome:
+        known = self.known.get(post.id)
+        if known is None:
+            return ExecutionNotFound(post.id)
+        if known.lifecycle != post.seen:
+            return StreamMoved(post.id, post.seen)
+        self._add_events(known, post.rows)
+        self.changes.setdefault(known.number, _Change()).head = post.head
+        return None
+
+    def _add_events(self, known: _Known, rows: Sequence[Row]) -> None:
+        self.events += [(known.number, seq, *row) for seq, row in enumerate(rows, known.last + 1)]
+        known.last += len(rows)
+        known.lifecycle += sum(map(is_lifecycle, rows))
+
+
+def _change_row(number: int, change: _Change) -> tuple[Any, ...]:
+    head = change.head
+    of_head = (head.status.value, head.updated_at, head.wake_at) if head else (None, None, None)
+    return (number, *of_head, change.release)
+
+
+def _owner_columns(owner: Owner | None) -> tuple[Any, ...]:
+    return (owner.host, owner.pid, owner.started, owner.token) if owner else (None, None, None, None)
+
+
+# --- many rows in one statement
+
+
+@lru_cache(maxsize=64)
+def _statement(template: str, columns: int, rows: int) -> str:
+    row = "(" + ",".join("?" * columns) + ")"
+    return template.format(values="VALUES " + ",".join([row] * rows))
+
+
+def _with_values(template: str, columns: int, count: int, parameters: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+    """The statement for `count` rows, filled up with NULLs to a power of two: few statements to prepare and to keep."""
+    rows = 1 << max(count - 1, 0).bit_length()
+    return _statement(template, columns, rows), [*parameters, *(None,) * ((rows - count) * columns)]
+
+
+def _in_chunks(connection: sqlite3.Connection, template: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    for start in range(0, len(rows), MAX_ROWS):
+        chunk = rows[start : start + MAX_ROWS]
+        parameters = [column for row in chunk for column in row]
+        connection.execute(*_with_values(template, len(chunk[0]), len(chunk), parameters))
+
+
+# --- leases
+
+
+def claim(
+    connection: sqlite3.Connection, id: str, owner: Owner, ttl: float, now: float, dead: Collection[Owner]
+) -> Lease | Owner:
+    with _Transaction(connection):
+        row = connection.execute(
+            "SELECT epoch, lease_until, owner_host, owner_pid, owner_started, owner_token FROM executions WHERE id = ?",
+            (id,),
+        ).fetchone()
+        if row is None:
+            raise ExecutionNotFound(id)
+        epoch, lease_until, *held_by = row
+        holder = owner_from(held_by)
+        if holder and holder != owner and lease_until > now and holder not in dead:
+            return holder
+        connection.execute(
+            "UPDATE executions SET epoch = ?, owner_host = ?, owner_pid = ?, owner_started = ?, owner_token = ?, "
+            "lease_until = ? WHERE id = ?",
+            (epoch + 1, *_owner_columns(owner), now + ttl, id),
+        )
+        taken_from = holder if holder != owner else None
+        return Lease(execution_id=id, owner=owner, epoch=epoch + 1, taken_from=taken_from)
+
+
+_RENEW = """
+UPDATE executions SET lease_until = v.column4 FROM ({values}) AS v
+WHERE id = v.column1 AND epoch = v.column2 AND owner_token = v.column3
+RETURNING id, (SELECT max(seq) FROM events WHERE execution = number)
+"""
+
+
+def renew(connection: sqlite3.Connection, leases: Sequence[Lease], until: float) -> dict[str, int]:
+    held: dict[str, int] = {}
+    for start in range(0, len(leases), MAX_ROWS):
+        chunk = leases[start : start + MAX_ROWS]
+        parameters = [column for lease in chunk for column in (*_lease_columns(lease), until)]
+        held.update(connection.execute(*_with_values(_RENEW, 4, len(chunk), parameters)).fetchall())
+    return held
+
+
+def release(connection: sqlite3.Connection, lease: Lease) -> None:
+    connection.execute(
+        "UPDATE executions SET owner_host = NULL, owner_pid = NULL, owner_started = NULL, owner_token = NULL, "
+        "lease_until = NULL WHERE id = ? AND epoch = ? AND owner_token = ?",
+        _lease_columns(lease),
+    )
+
+
+def _lease_columns(lease: Lease) -> tuple[str, int, str]:
+    return lease.execution_id, lease.epoch, lease.owner.token
+
+
+def owner_from(columns: Iterable[Any]) -> Owner | None:
+    """The owner columns (host, pid, started, token) as an Owner."""
+    host, pid, started, token = columns
+    return Owner(host=host, pid=pid, started=started, token=token) if token is not None else None
