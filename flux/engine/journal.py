@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 
@@ -95,13 +95,10 @@ class Journal:
         assert execution is not None, "a stream begins with ExecutionStarted"
         self.execution = execution
         _forget_what_is_over(self._records)
-        self._forks = {fork for id in self._records for fork in _forks_above(id)}
-        self.order = Order(
-            sorted(
-                ((id, record.finished_at) for id, record in self._records.items() if record.finished_at is not None),
-                key=lambda outcome: outcome[1],
-            )
-        )
+        self._furthest = _furthest(self._records)
+        # a record moves to the end of the dict when it is finished: so they stand in the order of their outcomes
+        finished = ((id, record.finished_at) for id, record in self._records.items() if record.finished_at is not None)
+        self.order = Order(finished)
 
     # -- what was ---------------------------------------------------------------------------------------------------
 
@@ -116,16 +113,19 @@ class Journal:
 
     def check_end(self, scope: Scope) -> None:
         """Raise NonDeterminismError when `scope` has come to its end without making a call that the history holds."""
-        record = self._records.get(CallId(f"{scope.path}{scope.calls}"))
-        if record is not None:
+        last_call = self._furthest.get(scope.path, -1)
+        if last_call >= scope.calls:
+            id = CallId(f"{scope.path}{last_call}")
+            record = self._records[id]
             raise NonDeterminismError(
-                f"expected {_shown(record.name, record.arguments)} as call {scope.path}{scope.calls}, got the end of the "
-                f"code around it: a recorded call is no longer made. {REPAIR}"
+                f"expected {_shown(record.name, record.arguments)} as call {id}, got the end of the code around it: a "
+                f"recorded call is no longer made. {REPAIR}"
             )
-        if f"{scope.path}f{scope.forks}." in self._forks:
+        last_fork = self._furthest.get(f"{scope.path}f", -1)
+        if last_fork >= scope.forks:
             raise NonDeterminismError(
-                f"expected {scope.forks + 1} or more concurrent branches, got {scope.forks}: a branch with recorded calls "
-                f"is no longer started. {REPAIR}"
+                f"expected {last_fork + 1} or more concurrent branches, got {scope.forks}: a branch with recorded calls is "
+                f"no longer started. {REPAIR}"
             )
 
     @property
@@ -331,6 +331,7 @@ def _finish(records: dict[CallId, Record], call: CallId, at: float, outcome: Out
     record = records[call]
     if record.is_finished:  # an answer and the expiry of its pause may cross: the first counts
         return
+    records[call] = records.pop(call)
     record.finished_at, record.outcome = at, outcome
 
 
@@ -356,9 +357,19 @@ def _calls_above(id: CallId) -> Iterator[tuple[CallId, int]]:
             yield CallId(f"{before}.{place}" if before else place), int(attempt or 1)
 
 
-def _forks_above(id: CallId) -> Iterator[str]:
-    """The scopes of asyncio tasks in which call `id` was made."""
-    return (f"{scope}." for scope in _scopes_above(id) if scope.rpartition(".")[2].startswith("f"))
+def _furthest(records: Iterable[CallId]) -> dict[str, int]:
+    """The highest number of a call in each scope, by the scope's path, and of a fork, by the path and `f`."""
+    furthest: dict[str, int] = {}
+    for id in records:
+        for place in (id, *_scopes_above(id)):
+            cut = place.rfind(".") + 1
+            path, last = place[:cut], place[cut:]
+            if last.startswith("f"):
+                path, last = f"{path}f", last[1:]
+            number = int(last.partition("~")[0])
+            if number > furthest.get(path, -1):
+                furthest[path] = number
+    return furthest
 
 
 def _scopes_above(id: CallId) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from itertools import groupby
+from operator import itemgetter
 
 from flux.domain.calls import CallId
 
@@ -21,93 +22,86 @@ class Order:
     """`outcomes` are (call, time of its commit), in recorded order."""
 
     def __init__(self, outcomes: Iterable[tuple[CallId, float]]) -> None:
-        self._groups = [{call for call, _ in group} for _, group in groupby(outcomes, key=lambda outcome: outcome[1])]
-        self._place = {call: place for place, group in enumerate(self._groups) for call in group}
+        self._commits = [[call for call, _ in commit] for _, commit in groupby(outcomes, key=itemgetter(1))]
+        self._place = {call: place for place, commit in enumerate(self._commits) for call in commit}
         self._next = 0
-        self._waiting: dict[int, asyncio.Future[None]] = {}
+        self._asked: dict[CallId, asyncio.Future[None]] = {}
+        self._after: list[asyncio.Future[None]] = []
         self._advancing = False
         self._stall: asyncio.TimerHandle | None = None
 
     @property
     def is_drained(self) -> bool:
-        return self._next >= len(self._groups)
+        return self._next >= len(self._commits)
 
     def is_next(self, call: CallId) -> bool:
         """For code that runs alone, with no other asyncio task beside it: True, and delivered, when `call` is the whole
         of the next commit. Nobody can be overtaken then, so nobody has to wait."""
-        if self._place.get(call, -1) != self._next or len(self._groups[self._next]) > 1 or self._waiting:
+        if self._place.get(call, -1) != self._next or len(self._commits[self._next]) > 1 or self._asked or self._after:
             return False
         self._next += 1
         return True
 
     async def turn(self, call: CallId) -> None:
         """Wait until it is time for this recorded outcome."""
-        place = self._place.get(call)
-        if place is None or place < self._next:
+        if self._place.get(call, -1) < self._next:
             return  # its commit was passed over
-        self._groups[place].discard(call)
-        waiter = self._wait_for(place)
-        self._advance_if_complete()
-        await waiter
+        self._asked[call] = turn = asyncio.get_running_loop().create_future()
+        self._advance()
+        await turn
 
     async def drained(self) -> None:
         """Wait until every recorded outcome has been delivered: new outcomes come after them."""
         if not self.is_drained:
-            await self._wait_for(len(self._groups))
+            drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._after.append(drained)
+            self._watch_for_stall()
+            await drained
 
-    def _wait_for(self, place: int) -> asyncio.Future[None]:
-        if place not in self._waiting:
-            self._waiting[place] = asyncio.get_running_loop().create_future()
+    def _advance(self) -> None:
+        """Deliver the next commit once all of it has been asked for."""
+        if (
+            not self._advancing
+            and not self.is_drained
+            and all(call in self._asked for call in self._commits[self._next])
+        ):
+            self._deliver()
         self._watch_for_stall()
-        return _shared(self._waiting[place])
 
-    def _advance_if_complete(self) -> None:
-        if self._advancing or self.is_drained or self._groups[self._next]:
-            return
-        self._advancing = True
-        self._deliver(self._next)
+    def _deliver(self) -> None:
+        for call in self._commits[self._next]:  # in recorded order, whoever asked first
+            _arrive(self._asked.pop(call, None))
         self._hop(HOPS)
 
     def _hop(self, left: int) -> None:
-        loop = asyncio.get_running_loop()
         if left:
-            loop.call_soon(self._hop, left - 1)
+            asyncio.get_running_loop().call_soon(self._hop, left - 1)
             return
         self._advancing = False
         self._next += 1
         if self.is_drained:
-            self._deliver(self._next)
-        else:
-            self._advance_if_complete()
-
-    def _deliver(self, place: int) -> None:
-        waiter = self._waiting.pop(place, None)
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-        self._watch_for_stall()
+            for drained in self._after:
+                _arrive(drained)
+            self._after.clear()
+        self._advance()
 
     def _watch_for_stall(self) -> None:
         if self._stall is not None:
             self._stall.cancel()
             self._stall = None
-        if self._waiting:
+        if self._asked or self._after:
             self._stall = asyncio.get_running_loop().call_later(STALL, self._pass_over)
 
     def _pass_over(self) -> None:
+        """Nobody asks for the rest of the next commit: go on with the first one of which something is asked for."""
         self._stall = None
-        if self._advancing or not self._waiting:
+        if self._advancing:
             return
-        first = min(self._waiting)
-        if first > self._next:  # nobody asks for what comes before
-            self._next = first
-            self._deliver(first) if self.is_drained else self._advance_if_complete()
-        if self._waiting and not self._advancing:
-            # part of the commit is never asked for: deliver the part that is
-            self._groups[self._next] = set()
-            self._advance_if_complete()
-        self._watch_for_stall()
+        places = [self._place[call] for call in self._asked]
+        self._next = min(places, default=len(self._commits) - 1)
+        self._deliver()
 
 
-def _shared(waiter: asyncio.Future[None]) -> asyncio.Future[None]:
-    """Many callers wait for one future; cancelling one of them must not cancel it for the others."""
-    return asyncio.shield(waiter)
+def _arrive(waiter: asyncio.Future[None] | None) -> None:
+    if waiter is not None and not waiter.done():
+        waiter.set_result(None)

@@ -287,7 +287,8 @@ class Run:
     def _left(self, task: asyncio.Task[Any], scope: Scope) -> None:
         self._live.pop(task, None)
         self.journal.alone = len(self._live) <= 1
-        if task is not self._main and not self.unwinding and not task.cancelled() and task.exception() is None:
+        succeeded = not task.cancelled() and task.exception() is None
+        if succeeded and task is not self._main and not self.unwinding:
             try:
                 self.journal.check_end(scope)
             except NonDeterminismError as exc:

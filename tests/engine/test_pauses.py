@@ -141,7 +141,7 @@ async def test_an_answer_reaches_a_run_that_is_still_busy_elsewhere(flux: Flux) 
         return await parallel(busy(), branch())
 
     started = await flux.start(asks)
-    while not (await flux.get(started.execution_id)).pauses:
+    while not (await flux.get(started.execution_id)).pauses:  # noqa: ASYNC110 - the engine announces nothing here
         await asyncio.sleep(0)
     await flux.answer(started.execution_id, "now")
     await asyncio.wait_for(answered.wait(), 10)  # while `busy` has not finished
@@ -179,7 +179,7 @@ async def test_except_exception_does_not_meet_the_signal_that_parks(flux: Flux) 
     async def careful(ctx: ExecutionContext[Any]) -> Any:
         try:
             return await pause("ask")
-        except Exception:
+        except Exception:  # noqa: BLE001 - what the test is about
             return "swallowed"
 
     paused = await flux.run(careful)
@@ -194,7 +194,7 @@ async def test_a_body_that_swallows_everything_is_told_and_still_goes_on(
     async def greedy(ctx: ExecutionContext[Any]) -> Any:
         try:
             return await pause("ask")
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - what the test is about
             return "swallowed"
 
     paused = await flux.run(greedy)
