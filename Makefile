@@ -1,0 +1,52 @@
+# Everything a newcomer needs, on Python 3.11+ with pip and nothing else. All of it stays inside this folder.
+# `make PYTHON=python3.13 test` chooses the interpreter of a new .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+CODE := flux flux_mcp_server tests examples benchmarks
+
+.PHONY: help install venv demo test check format bench clean
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+install: $(VENV)/installed ## A .venv with Flux, editable, and what the tests need
+venv: $(VENV)/installed-checkers ## The same with ruff and pyright: all that a contributor needs
+
+demo: $(VENV)/installed ## An approval in a real MCP server, which is killed half-way (about 20 seconds)
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/installed ## Every test
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/installed-checkers ## Lint, format and types
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/pyright
+
+format: $(VENV)/installed-checkers ## Mend what ruff can mend
+	@$(BIN)/ruff check --fix $(CODE)
+	@$(BIN)/ruff format $(CODE)
+
+bench: $(VENV)/installed ## Every benchmark
+	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+clean: ## Remove .venv and every cache
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are why a second `make test` installs nothing. pip 25.1 is the first that knows dependency groups.
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Flux needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@echo "Setting up $(VENV) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install 'pip>=25.1'
+	@$(PIP) install --editable . --group test
+	@touch $@
+
+$(VENV)/installed-checkers: $(VENV)/installed
+	@$(PIP) install --group dev
+	@touch $@
