@@ -6,9 +6,12 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from flux.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -61,6 +64,12 @@ def test_every_make_target_that_a_document_names_exists(document: Path) -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     named = set(re.findall(r"(?:`|^)make ([a-z]+)", document.read_text("utf-8"), re.MULTILINE))
     assert named <= targets
+
+
+def test_every_setting_that_a_document_names_exists() -> None:
+    known = {f"FLUX_{field.name.upper()}" for field in fields(Settings)}
+    named = {name for path in DOCUMENTS for name in re.findall(r"FLUX_[A-Z_]+", path.read_text("utf-8"))}
+    assert named <= known
 
 
 def test_the_readme_opens_with_one_sentence_and_an_install_line() -> None:
