@@ -60,15 +60,14 @@ class Order:
 
     def _advance(self) -> None:
         """Deliver the next commit once all of it has been asked for."""
-        if (
-            not self._advancing
-            and not self.is_drained
-            and all(call in self._asked for call in self._commits[self._next])
-        ):
-            self._deliver()
+        if not self._advancing and not self.is_drained and self._asked.keys() >= set(self._commits[self._next]):
+            self._advancing = True
+            # not now: whoever asked last must not overtake those that wait already
+            asyncio.get_running_loop().call_soon(self._deliver)
         self._watch_for_stall()
 
     def _deliver(self) -> None:
+        self._advancing = True
         for call in self._commits[self._next]:  # in recorded order, whoever asked first
             _arrive(self._asked.pop(call, None))
         self._hop(HOPS)
