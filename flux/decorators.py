@@ -14,12 +14,13 @@ import anyio.to_thread
 
 from flux import schema
 from flux.context import ExecutionContext
-from flux.domain.calls import RetryPolicy
+from flux.domain.calls import Json, RetryPolicy
 from flux.domain.execution import Execution
 from flux.engine.branches import run_branches
 from flux.engine.invoke import Call, Spec, bound, invoke
 from flux.engine.ports import Codec
-from flux.engine.scope import require_scope
+from flux.engine.scope import Site, require_scope
+from flux.engine.subflow import output_of, run_child
 from flux.errors import DefinitionError
 
 P = ParamSpec("P")
@@ -246,6 +247,41 @@ class Workflow(Generic[T, R]):
         `pause` names the pause, by name or id, when several are open. Raises InvalidAnswer, NotPaused, PauseNotFound,
         ExecutionBusy, ExecutionNotFound."""
         return self.runner.resume(self, execution_id, answer, pause)
+
+    def __call__(self, input: T | ExecutionContext[T] | Unset = UNSET) -> Coroutine[Any, Any, R]:
+        """Inside another workflow: run this one as a child, an execution of its own, and return its output.
+
+        Raises the exception that the child failed with, ExecutionFailure when it was cancelled, InvalidInput."""
+        site = require_scope(f"Workflow {self.name!r}").name_call()
+        return self._child_output(site, input)
+
+    async def _child_output(self, site: Site, input: Any) -> R:
+        run = site.scope.run
+        ended = await run_child(site, self, self.encoded(input, run.codec))
+        return output_of(run, ended, self.output_type)
+
+    def map(
+        self, inputs: Iterable[T], *, max_concurrent: int | None = None
+    ) -> Coroutine[Any, Any, list[ExecutionContext[T]]]:
+        """Inside another workflow: run this one once for each input, concurrently, each as a child.
+
+        Returns the ended executions in the order of the inputs; one that failed has its error as `.output`."""
+        scope = require_scope(f"Workflow {self.name!r}")
+        children = (self._child(scope.name_call(depth=3), input) for input in inputs)
+        return run_branches(children, max_concurrent=max_concurrent)
+
+    async def _child(self, site: Site, input: Any) -> ExecutionContext[T]:
+        run = site.scope.run
+        ended = await run_child(site, self, self.encoded(input, run.codec))
+        return self.context(ended, run.codec)
+
+    def encoded(self, input: Any, codec: Codec) -> Json:
+        """The input, checked and converted, as it is stored. Raises InvalidInput, NotStorable."""
+        if isinstance(input, ExecutionContext):
+            input = cast("ExecutionContext[Any]", input).input
+        what = f"input of workflow {self.name!r}"
+        value = self.input.validate(None if isinstance(input, Unset) else input, f"The {what}")
+        return codec.encode(value, owner=f"the {what}", annotation=self.input_type)
 
     def with_options(self, **options: Unpack[WorkflowOptions]) -> Workflow[T, R]:
         """The same workflow with some options changed."""

@@ -72,6 +72,8 @@ class Flux:
                 workflows=self.workflows,
                 is_dead=is_dead,
                 ttl=self.settings.lease_seconds,
+                poll=self.settings.poll_seconds,
+                recoveries=self.settings.max_recoveries,
             )
             self._engine = await stack.enter_async_context(engine)
             await stack.enter_async_context(Clockwork(engine, recover=self._recover))
@@ -98,9 +100,7 @@ class Flux:
         The input is validated and converted first: raises InvalidInput, and nothing has begun. `execution_id` is a name of
         the caller's choice, and must be new: ExecutionExists. `principal` is who asks. `key` is what `joinable` looks for."""
         known = self._known(workflow)
-        what = f"The input of workflow {known.name!r}"
-        value = known.input.validate(None if isinstance(input, Unset) else input, what)
-        encoded = self._codec.encode(value, owner=what[0].lower() + what[1:], annotation=known.input_type)
+        encoded = known.encoded(input, self._codec)
         start = Start(workflow=known.name, input=encoded, id=execution_id, principal=principal, key=key)
         return self._context(await self.engine.start(start))
 

@@ -31,10 +31,13 @@ class ExecutionRecovered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionParked:
-    """Nothing can go on before a pause is answered or a timer is due; nothing of the run stays in memory."""
+    """Nothing can go on before a pause is answered, a timer is due or a child has ended; nothing of the run stays in memory.
+
+    `children` are the ids of the child executions that the workflow waits for."""
 
     at: float
     wake_at: float | None = None
+    children: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +53,7 @@ class ExecutionSuspended:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionResumed:
     at: float
-    reason: Literal["timer", "asked", "retry"]
+    reason: Literal["timer", "child", "asked", "retry"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,6 +64,7 @@ class Execution:
     error: Failure | None = None
     pauses: tuple[Pause, ...] = ()
     wake_at: float | None = None
+    children: tuple[str, ...] = ()
     cancel_requested: bool = False
     cancel_reason: str | None = None
     suspend_requested: bool = False
@@ -101,7 +102,7 @@ def apply(id: str, state: Execution | None, event: Event) -> Execution:
             return replace(state, updated_at=event.at, recoveries=state.recoveries + 1)
         case ExecutionParked():
             status = Status.PAUSED if state.pauses else Status.SLEEPING
-            return replace(state, status=status, updated_at=event.at, wake_at=event.wake_at)
+            return replace(state, status=status, updated_at=event.at, wake_at=event.wake_at, children=event.children)
         case SuspendRequested():
             return replace(state, updated_at=event.at, suspend_requested=True)
         case ExecutionSuspended():
@@ -112,6 +113,7 @@ def apply(id: str, state: Execution | None, event: Event) -> Execution:
                 status=Status.RUNNING,
                 updated_at=event.at,
                 wake_at=None,
+                children=(),
                 error=None,
                 suspend_requested=False,
             )
@@ -122,6 +124,7 @@ def apply(id: str, state: Execution | None, event: Event) -> Execution:
                 status=Status.RUNNING,
                 updated_at=event.at,
                 wake_at=None,
+                children=(),
                 cancel_requested=True,
                 cancel_reason=event.reason,
             )
@@ -138,7 +141,8 @@ def apply(id: str, state: Execution | None, event: Event) -> Execution:
         case PauseAnswered():
             # an answer sets a parked execution running again; a suspended one stays put until it is resumed
             status = state.status if state.status is Status.SUSPENDED else Status.RUNNING
-            return replace(state, status=status, updated_at=event.at, pauses=_without(state, event.call), wake_at=None)
+            left = _without(state, event.call)
+            return replace(state, status=status, updated_at=event.at, pauses=left, wake_at=None, children=())
         case _:
             return state
 
@@ -150,7 +154,9 @@ def _without(state: Execution, pause: CallId) -> tuple[Pause, ...]:
 def _ended(
     state: Execution, status: Status, *, at: float, output: Json | None = None, error: Failure | None = None
 ) -> Execution:
-    return replace(state, status=status, updated_at=at, output=output, error=error, pauses=(), wake_at=None)
+    return replace(
+        state, status=status, updated_at=at, output=output, error=error, pauses=(), wake_at=None, children=()
+    )
 
 
 def _pause(event: PauseOpened) -> Pause:

@@ -10,7 +10,7 @@ from flux.errors import StoreError
 
 log = logging.getLogger("flux")
 
-LOOK = 1.0  # seconds between two looks for executions that are due
+FAMILY = 30.0  # seconds between two looks for parents whose child ended while nobody was there to wake them
 BATCH = 100  # executions taken up at one look
 
 
@@ -20,6 +20,7 @@ class Clockwork:
     def __init__(self, engine: Engine, *, recover: bool) -> None:
         self._engine = engine
         self._recover = recover
+        self._next_family = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Clockwork:
@@ -48,7 +49,7 @@ class Clockwork:
                 await self.take_up()
             except StoreError as exc:
                 log.warning("could not look for executions that are due: %s", exc)
-            await self._pause(LOOK)
+            await self._pause(self._engine.poll)
 
     async def renew(self) -> None:
         """Keep what this process runs; let go of what it has lost; hear what others wrote to it."""
@@ -76,6 +77,10 @@ class Clockwork:
         ]
         for row in [*due, *orphaned]:
             await engine.take_up(row)
+        if engine.clock.now() >= self._next_family:
+            self._next_family = engine.clock.now() + FAMILY
+            for row in await engine.store.awaited(workflows=workflows, limit=BATCH):
+                await engine.wake_parent(row.id)
 
     async def _pause(self, seconds: float) -> None:
         clock = self._engine.clock

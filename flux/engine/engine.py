@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from flux.domain.calls import Json, Pause
+from flux.domain.calls import CallId, Json, Pause
 from flux.domain.events import (
     CallStarted,
     CancelRequested,
@@ -29,6 +29,7 @@ from flux.engine.scope import install_factory, remove_factory
 from flux.errors import (
     ExecutionBusy,
     ExecutionError,
+    ExecutionExists,
     ExecutionFinished,
     FluxError,
     LeaseLost,
@@ -41,7 +42,6 @@ from flux.errors import (
 
 log = logging.getLogger("flux")
 
-RECOVERIES = 5  # times in a row that an execution may take its process down
 POLL = 0.2  # seconds between two looks at an execution that another process runs
 CLOSE_WITHIN = 4.0  # seconds that closing waits for the runs of this process
 
@@ -75,8 +75,11 @@ class Engine:
     workflows: Bodies
     is_dead: Callable[[Owner], bool]
     ttl: float = 15.0
+    poll: float = 1.0
+    recoveries: int = 5
     _active: dict[str, _Active] = field(default_factory=dict[str, _Active])
     _observers: dict[str, list[Observer]] = field(default_factory=dict[str, list[Observer]])
+    _changes: set[asyncio.Future[None]] = field(default_factory=set[asyncio.Future[None]])
     _closing: bool = False
 
     async def __aenter__(self) -> Engine:
@@ -112,8 +115,9 @@ class Engine:
         return execution
 
     async def get(self, id: str) -> Execution:
-        """The execution's state. Raises ExecutionNotFound."""
-        return (await self._look(id))[0]
+        """The execution's state; parked for its children, it shows what they ask. Raises ExecutionNotFound."""
+        execution, _ = await self._look(id)
+        return await self._with_children(execution)
 
     async def answer(self, id: str, answer: Callable[[Pause], Json], *, pause: str | None = None) -> Execution:
         """Answer an open pause: durable on return, and the execution goes on. Of several answers exactly one is taken.
@@ -122,7 +126,12 @@ class Engine:
         PauseNotFound, ExecutionFinished, ExecutionNotFound."""
         while True:
             execution, seen = await self._look(id)
-            asked = _asked(execution, pause)
+            shown = await self._with_children(execution)
+            asked = _asked(shown, pause)
+            if execution.pause(asked.id) is None:
+                child, _, childs_own = asked.id.partition("/")
+                await self.answer(child, answer, pause=childs_own)
+                return await self.get(id)
             event = PauseAnswered(at=self.clock.now(), call=asked.id, answer=answer(asked))
             pause = asked.id  # somebody else may answer it meanwhile: then the next question is not ours to answer
             if await self._post(execution, event, seen=seen):
@@ -141,6 +150,8 @@ class Engine:
             if execution.status is Status.PAUSED:
                 raise PauseNotFound(id, None, _names(execution))
             if await self._post(execution, ExecutionResumed(at=self.clock.now(), reason="asked"), seen=seen):
+                for child in await self._living_children(id, Status.SUSPENDED):
+                    await self.resume(child)
                 return await self._go_on(id)
 
     async def cancel(self, id: str, *, reason: str | None = None) -> Execution:
@@ -150,6 +161,8 @@ class Engine:
             if execution.status.is_final or execution.cancel_requested:
                 return execution
             if await self._post(execution, CancelRequested(at=self.clock.now(), reason=reason), seen=seen):
+                for child in await self._living_children(id):
+                    await self.cancel(child, reason=reason)
                 return await self._go_on(id)
 
     async def suspend(self, id: str) -> Execution:
@@ -161,6 +174,8 @@ class Engine:
             if execution.status is Status.SUSPENDED or execution.suspend_requested:
                 return execution
             if await self._post(execution, SuspendRequested(at=self.clock.now()), seen=seen):
+                for child in await self._living_children(id):
+                    await self.suspend(child)
                 return await self._go_on(id)
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Execution:
@@ -177,7 +192,7 @@ class Engine:
                 await asyncio.wait([active.task], timeout=left)
                 self._raise_if_stopped(active.run)
             else:
-                await asyncio.sleep(POLL if left is None else min(POLL, left))
+                await self._next_change(POLL if left is None else min(POLL, left))
 
     async def events(self, id: str, *, after: int = 0) -> list[Event]:
         return await self.store.load(id, after=after)
@@ -276,7 +291,7 @@ class Engine:
             recovered = ExecutionRecovered(at=self.clock.now(), owner=str(lease.taken_from))
             await self.store.append(id, [recovered], expected=len(history), lease=lease)
             history.append(recovered)
-            if _recoveries_in_a_row(history) > RECOVERIES:
+            if _recoveries_in_a_row(history) > self.recoveries:
                 return await self._give_up(lease, execution, len(history))
         self._run(body, lease, history)
         return execution
@@ -295,7 +310,7 @@ class Engine:
 
     async def _give_up(self, lease: Lease, execution: Execution, seq: int) -> Execution:
         error = RecoveryLimit(
-            f"Execution {execution.id!r} has taken its process down {RECOVERIES} times in a row without finishing a call."
+            f"Execution {execution.id!r} has taken its process down {self.recoveries} times in a row without finishing a call."
         )
         event = ExecutionFailed(at=self.clock.now(), error=self.codec.encode_error(error))
         execution = apply(execution.id, execution, event)
@@ -311,6 +326,7 @@ class Engine:
             codec=self.codec,
             clock=self.clock,
             publish=self._publish,
+            children=self,
         )
         task = asyncio.get_running_loop().create_task(self._to_rest(run), name=f"flux {lease.execution_id}")
         self._active[lease.execution_id] = _Active(run, task)
@@ -323,8 +339,12 @@ class Engine:
             run.stopped = run.stopped or FluxError("the engine failed: see the log")
         finally:
             self._active.pop(run.id, None)
+            self._tell_change()
             if run.stopped is not None and not isinstance(run.stopped, LeaseLost):
                 await self._release(run)
+
+        if run.stopped is None:
+            await self._settle_family(run.execution)
 
     async def _release(self, run: Run) -> None:
         try:
@@ -339,6 +359,82 @@ class Engine:
     def _publish(self, progress: Progress) -> None:
         for observer in list(self._observers.get(progress.execution_id, ())):
             observer(progress)
+
+    # -- children and parents ----------------------------------------------------------------------------------------
+
+    async def begin(self, body: Body, input: Json, *, id: str, parent: Execution) -> None:
+        self.workflows.add(body)
+        try:
+            start = Start(workflow=body.name, input=input, id=id, parent=parent.id, principal=parent.principal)
+            await self.start(start)
+        except ExecutionExists:
+            await self._go_on(id)
+
+    async def rest(self, id: str) -> Execution:
+        return await self.wait(id)
+
+    async def unrest(self, execution: Execution) -> None:
+        while (await self.get(execution.id)).status is execution.status:
+            await self._next_change(POLL)
+
+    def named(self, name: str) -> Body:
+        return self.workflows.get(name)
+
+    async def _with_children(self, execution: Execution) -> Execution:
+        """A parent as people see it: with its children's questions, and, when parked, running while one of them runs."""
+        children = [await self.get(id) for id in await self._awaited_children(execution)]
+        pauses = [replace(p, id=CallId(f"{child.id}/{p.id}")) for child in children for p in child.pauses]
+        status = execution.status
+        if any(child.status is Status.RUNNING or child.status.is_final for child in children):
+            status = Status.RUNNING
+        elif pauses and status is Status.SLEEPING:
+            status = Status.PAUSED
+        return replace(execution, status=status, pauses=(*execution.pauses, *pauses))
+
+    async def _awaited_children(self, execution: Execution) -> Sequence[str]:
+        if execution.status is not Status.RUNNING:
+            return execution.children
+        active = self._active.get(execution.id)
+        return active.run.awaited_children if active else await self._living_children(execution.id)
+
+    async def _living_children(self, id: str, *status: Status) -> list[str]:
+        wanted = status or [each for each in Status if not each.is_final]
+        return [child.id for child in await self.store.find(parent=id, status=wanted, limit=100_000)]
+
+    async def _settle_family(self, execution: Execution) -> None:
+        """Parent and child each look at the other after their own last write: so neither sleeps through the other's end."""
+        if execution.status.is_final and execution.parent is not None:
+            await self.wake_parent(execution.parent)
+        elif execution.children and not execution.status.is_final:
+            await self.wake_parent(execution.id)
+
+    async def wake_parent(self, id: str) -> None:
+        """Let a parked execution go on when one of the children it waits for has ended."""
+        try:
+            while not self._closing:
+                execution, seen = await self._look(id)
+                ended = [child for child in execution.children if (await self._look(child))[0].status.is_final]
+                resting = execution.status in (Status.PAUSED, Status.SLEEPING)
+                if not ended or not resting:
+                    return
+                if await self._post(execution, ExecutionResumed(at=self.clock.now(), reason="child"), seen=seen):
+                    await self._go_on(id)
+                    return
+        except (ExecutionError, StoreError) as exc:
+            log.warning("execution %s could not be woken for its child: %s", id, exc)
+
+    def _tell_change(self) -> None:
+        """Something of this process has come to rest: whoever waits may look again."""
+        for change in self._changes:
+            if not change.done():
+                change.set_result(None)
+        self._changes.clear()
+
+    async def _next_change(self, seconds: float) -> None:
+        change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changes.add(change)
+        await asyncio.wait([change], timeout=seconds)
+        self._changes.discard(change)
 
     # -- the stream -------------------------------------------------------------------------------------------------
 

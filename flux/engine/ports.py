@@ -153,6 +153,11 @@ class Leases(Protocol):
         whose `wake_at` has come. The ones held by a live lease of another owner are left out."""
         ...
 
+    async def awaited(self, *, workflows: Collection[str], limit: int) -> list[Listing]:
+        """Parked executions one of whose children has ended since about the time they parked: normally the process that ends
+        a child wakes its parent, this finds what a crash in between has left."""
+        ...
+
     async def owned(self, *, workflows: Collection[str]) -> list[Listing]:
         """RUNNING executions that have an owner, whoever it is: the caller tells which owners are dead."""
         ...

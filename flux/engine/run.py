@@ -59,7 +59,31 @@ class Bodies(Protocol):
 
     def names(self) -> list[str]: ...
 
+    def add(self, thing: Any) -> None: ...
+
     def __contains__(self, name: object) -> bool: ...
+
+
+class Children(Protocol):
+    """Executions that a run starts and waits for."""
+
+    async def begin(self, body: Body, input: Json, *, id: str, parent: Execution) -> None:
+        """Start the child; when it exists already, see to it that it goes on."""
+        ...
+
+    async def rest(self, id: str) -> Execution:
+        """The child once it is at rest."""
+        ...
+
+    async def unrest(self, execution: Execution) -> None:
+        """Wait until a child that was at rest is so no longer, or has ended."""
+        ...
+
+    async def cancel(self, id: str) -> object: ...
+
+    def named(self, name: str) -> Body:
+        """Raises WorkflowNotFound."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +102,8 @@ class Wait:
     """A call that waits for the outside world, and lets the run park meanwhile."""
 
     arrived: asyncio.Future[Json | None]
-    wake_at: float | None
+    wake_at: float | None = None
+    child: str | None = None
 
 
 class Run:
@@ -92,7 +117,9 @@ class Run:
         codec: Codec,
         clock: Clock,
         publish: Callable[[Progress], None],
+        children: Children,
     ) -> None:
+        self.children = children
         self.body = body
         self.lease = lease
         self.codec = codec
@@ -189,8 +216,12 @@ class Run:
             event: Event = ExecutionSuspended(at=now)
         else:
             wakes = [wait.wake_at for wait in self._waits.values() if wait.wake_at is not None]
-            event = ExecutionParked(at=now, wake_at=min(wakes, default=None))
+            event = ExecutionParked(at=now, wake_at=min(wakes, default=None), children=self.awaited_children)
         return await self.journal.conclude(event)
+
+    @property
+    def awaited_children(self) -> tuple[str, ...]:
+        return tuple(wait.child for wait in self._waits.values() if wait.child is not None)
 
     async def _leave(self, main: asyncio.Task[Any]) -> None:
         await self._unwind()
@@ -330,11 +361,31 @@ class Run:
     async def wait_to_be_suspended(self) -> None:
         """Make no further call while somebody has asked for the execution to be suspended."""
         arrived = asyncio.get_running_loop().create_future()
-        await self._waiting_on(Wait(arrived, None), CallId(f"suspended {id(arrived)}"))
+        await self._waiting_on(Wait(arrived), CallId(f"suspended {id(arrived)}"))
 
     async def wait_to_be_cancelled(self) -> None:
         """Stand where a cancelled call stood: the code that cancelled it will do so again."""
         await asyncio.get_running_loop().create_future()
+
+    async def wait_for_child(self, call: CallId, child: str) -> None:
+        """Wait until a child execution has ended; while it is at rest itself, this one may be parked."""
+        task = asyncio.current_task()
+        assert task is not None
+        wait = Wait(asyncio.get_running_loop().create_future(), child=child)
+        watch = asyncio.get_running_loop().create_task(self._watch(child, wait, task), context=Context())
+        try:
+            await self._waiting_on(wait, call, parkable=False)
+        finally:
+            watch.cancel()
+
+    async def _watch(self, child: str, wait: Wait, waiter: asyncio.Task[Any]) -> None:
+        while not (execution := await self.children.rest(child)).status.is_final:
+            self._waiting.add(waiter)
+            self._look_for_quiet()
+            await self.children.unrest(execution)
+            self._waiting.discard(waiter)
+        if not wait.arrived.done():
+            wait.arrived.set_result(None)
 
     async def _wait(self, call: CallId, *, wake_at: float | None) -> Json | None:
         """What arrives from outside for this call, None when `wake_at` comes first."""

@@ -166,6 +166,14 @@ class MemoryStore:
         found.sort(key=lambda one: (one.updated_at if one.wake_at is None else one.wake_at, one.id))
         return found[:limit]
 
+    async def awaited(self, *, workflows: Collection[str], limit: int) -> list[Listing]:
+        ended = {
+            stream.started.parent: stream.head.updated_at for stream in self._all() if stream.head.status.is_final
+        }
+        parked = [one.listing() for one in self._all() if one.head.status in (Status.PAUSED, Status.SLEEPING)]
+        found = [one for one in parked if one.workflow in workflows and ended.get(one.id, 0.0) >= one.updated_at - 60]
+        return found[:limit]
+
     async def owned(self, *, workflows: Collection[str]) -> list[Listing]:
         listings = (stream.listing() for stream in self._all())
         found = [one for one in listings if one.owner and one.status is Status.RUNNING and one.workflow in workflows]

@@ -122,6 +122,13 @@ SELECT * FROM (
   AND +workflow IN (SELECT value FROM json_each(:workflows)) AND (owner_token IS NULL OR lease_until <= :now)
 ) ORDER BY coalesce(wake_at, updated_at), id LIMIT :limit
 """
+_AWAITED = f"""
+{_LISTING} AS parked WHERE status IN ('paused', 'sleeping') AND +workflow IN (SELECT value FROM json_each(:workflows))
+AND EXISTS (
+  SELECT 1 FROM executions AS child WHERE child.parent = parked.id
+  AND child.status IN ('completed', 'failed', 'cancelled') AND child.updated_at >= parked.updated_at - 60
+) LIMIT :limit
+"""
 _OWNED = f"""
 {_LISTING} WHERE status = 'running' AND owner_token IS NOT NULL
 AND +workflow IN (SELECT value FROM json_each(:workflows)) ORDER BY created_at, id
@@ -130,6 +137,10 @@ AND +workflow IN (SELECT value FROM json_each(:workflows)) ORDER BY created_at, 
 
 def due(connection: sqlite3.Connection, workflows: Collection[str], now: float, limit: int) -> list[Listing]:
     return _listings(connection, _DUE, {"workflows": json.dumps(list(workflows)), "now": now, "limit": limit})
+
+
+def awaited(connection: sqlite3.Connection, workflows: Collection[str], limit: int) -> list[Listing]:
+    return _listings(connection, _AWAITED, {"workflows": json.dumps(list(workflows)), "limit": limit})
 
 
 def owned(connection: sqlite3.Connection, workflows: Collection[str]) -> list[Listing]:

@@ -145,6 +145,9 @@ class SQLiteStore:
     async def due(self, *, workflows: Collection[str], now: float, limit: int) -> list[Listing]:
         return await self._read(reads.due, workflows, now, limit)
 
+    async def awaited(self, *, workflows: Collection[str], limit: int) -> list[Listing]:
+        return await self._read(reads.awaited, workflows, limit)
+
     async def owned(self, *, workflows: Collection[str]) -> list[Listing]:
         return await self._read(reads.owned, workflows)
 

@@ -9,9 +9,9 @@ import pytest
 from flux import ExecutionContext, Flux, Status, pause, task, workflow
 from flux.domain.events import CallStarted, ExecutionRecovered, ExecutionStarted
 from flux.domain.execution import fold
-from flux.engine.engine import RECOVERIES
 from flux.engine.ports import Head, Owner
 from flux.errors import RecoveryLimit, StoreError
+from flux.settings import Settings
 from flux.stores.memory import MemoryStore
 from flux.tasks import parallel, sleep
 from flux.testing import FailingStore, FakeClock, settle, store_holding
@@ -87,7 +87,7 @@ async def test_an_execution_that_keeps_taking_its_process_down_is_given_up() -> 
 
     clock = FakeClock()
     history: list[Any] = [ExecutionStarted(at=clock.now(), workflow="deadly", input="null")]  # pyright: ignore[reportArgumentType]
-    history += [ExecutionRecovered(at=clock.now(), owner="x") for _ in range(RECOVERIES)]
+    history += [ExecutionRecovered(at=clock.now(), owner="x") for _ in range(Settings.load().max_recoveries)]
     store = MemoryStore()
     head = Head(status=Status.RUNNING, updated_at=clock.now())
     await store.create("deadly1", history, head=head, owner=GONE, ttl=0)
