@@ -160,9 +160,11 @@ class Run:
         try:
             while not self.stopped:
                 await self._until_done_or_quiet(main)
+                if self.stopped:
+                    break
                 if main.done() or self._overdue:
                     return await self._finish(main)
-                if not self.stopped and await self._park():
+                if await self._park():
                     return await self._leave(main)
         except Suspend:
             pass  # the journal cannot write any more; `stopped` says why

@@ -140,7 +140,7 @@ async def test_a_cancelled_child_is_an_error_in_the_parent(flux: Flux) -> None:
     @workflow
     async def parent(ctx: ExecutionContext[Any]) -> str:
         try:
-            return await asks("x")
+            return str(await asks("x"))
         except ExecutionFailure as exc:
             return str(exc)
 
