@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -11,6 +12,11 @@ import aiosqlite
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# seconds
+_LATE = 0.002
+_RARELY = 0.05
+_MOMENT = 0.000_05
 
 
 class Connection:
@@ -45,9 +51,34 @@ class Connection:
     async def run(self, work: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`work(connection, ...)` in the thread: many statements for the price of one hop."""
         execute = self._thread._execute  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType, reportUnknownMemberType] - the public calls hop once a statement
-        # as a closure, since aiosqlite logs what it calls: no user's value may end up in a log
-        return await execute(lambda: work(self._raw, *args, **kwargs))  # pyright: ignore[reportUnknownVariableType] - untyped there
+        giving_way = _GivingWay()
+        try:
+            # as a closure, since aiosqlite logs what it calls: no user's value may end up in a log
+            return await execute(lambda: work(self._raw, *args, **kwargs))  # pyright: ignore[reportUnknownVariableType] - untyped there
+        finally:
+            giving_way.stop()
 
     async def close(self) -> None:
         async with self._closing:  # aiosqlite waits for ever when it is closed twice at once
             await self._thread.close()
+
+
+class _GivingWay:
+    """Lets the thread get at the interpreter's lock while the loop is busy.
+
+    A loop that is never idle gives the lock up for a microsecond in each of its turns and has it back before a waiting
+    thread has woken; turns shorter than the switch interval keep the thread out for seconds. So when an answer is late, the
+    loop sleeps for a moment, now and then - ever more rarely, since it may be the disk that is slow."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pause = _LATE
+        self._timer = self._loop.call_later(_LATE, self._give_way)
+
+    def _give_way(self) -> None:
+        time.sleep(_MOMENT)
+        self._pause = min(self._pause * 1.1, _RARELY)
+        self._timer = self._loop.call_later(self._pause, self._give_way)
+
+    def stop(self) -> None:
+        self._timer.cancel()

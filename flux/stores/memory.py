@@ -167,9 +167,7 @@ class MemoryStore:
         return found[:limit]
 
     async def awaited(self, *, workflows: Collection[str], limit: int) -> list[Listing]:
-        ended = {
-            stream.started.parent: stream.head.updated_at for stream in self._all() if stream.head.status.is_final
-        }
+        ended = {stream.started.parent: stream.head.updated_at for stream in self._all() if stream.head.status.is_final}
         parked = [one.listing() for one in self._all() if one.head.status in (Status.PAUSED, Status.SLEEPING)]
         found = [one for one in parked if one.workflow in workflows and ended.get(one.id, 0.0) >= one.updated_at - 60]
         return found[:limit]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -186,6 +186,18 @@ async def test_the_file_is_in_wal_mode_and_synchronous_as_asked(path: Path, sync
     assert found == ["wal", level, 30_000]
 
 
+async def test_opening_waits_for_whoever_reads_a_file_that_is_not_in_wal_mode_yet(path: Path) -> None:
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM sqlite_schema").fetchall()
+    opening = asyncio.create_task(SQLiteStore.open(path))
+    done, _ = await asyncio.wait([opening], timeout=0.1)
+    assert not done
+    reader.close()
+    store = await opening
+    await store.aclose()
+
+
 # --- several at one file
 
 
@@ -284,7 +296,7 @@ async def test_a_kill_loses_no_acknowledged_append(path: Path) -> None:
         process = begin(VICTIM, path, f"r{round}")
         assert process.stdout is not None
         lines = [await asyncio.to_thread(process.stdout.readline) for _ in range(200 + 170 * round)]
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         rest, _ = await asyncio.to_thread(process.communicate, timeout=60)
         acknowledged = dict(
             line.split() for line in [*lines, *rest.splitlines()] if line.endswith("\n") or line[-2:-1] != " "
@@ -368,6 +380,15 @@ async def test_a_value_that_sqlite_cannot_take_harms_nobody_else(store: SQLiteSt
     assert [await store.last(f"s{n}") for n in range(3)] == [2, 1, 2]
 
 
+async def test_a_history_longer_than_the_longest_text_of_sqlite_is_read_in_smaller_pages(path: Path) -> None:
+    connection = open_writer(path, "normal")
+    history_of(connection, 1_000)
+    whole = reads.load(connection, "a1000", 0)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5_000)
+    assert reads.load(connection, "a1000", 0) == whole
+    connection.close()
+
+
 async def test_text_that_is_not_text_is_refused_before_it_meets_others(store: SQLiteStore) -> None:
     lease = await held(store, "a")
     with pytest.raises(StoreError, match="surrogate"):
@@ -392,6 +413,24 @@ async def test_closing_commits_what_was_handed_in(path: Path, store: SQLiteStore
     assert await refusals(appends) == []
     async with open_store(str(path)) as again:
         assert await again.last("a") == 2
+
+
+async def test_a_loop_that_is_never_idle_does_not_keep_a_commit_waiting(store: SQLiteStore) -> None:
+    lease = await held(store, "a")
+
+    async def five_appends() -> None:
+        for number in range(5):
+            await store.append("a", [returned(number)], expected=1 + number, lease=lease)
+
+    appends, turns = asyncio.create_task(five_appends()), 0
+    while not appends.done() and turns < 1_000:
+        until = time.perf_counter() + 0.002
+        while time.perf_counter() < until:
+            pass
+        await asyncio.sleep(0)
+        turns += 1
+    await appends
+    assert turns < 500
 
 
 # --- what it costs
