@@ -17,7 +17,7 @@ BUSY_SECONDS = 30.0
 """How long a writer waits for the writers of other processes."""
 
 APPLICATION_ID = 0x464C5558  # "FLUX", in the header of the file
-_CHECKPOINT_PAGES = 400  # a short WAL keeps single commits fast: about 13 % more a second than SQLite's own 1,000
+_CHECKPOINT_PAGES = 400  # shorter is better for one caller (the WAL is written over in place), longer for many
 
 _log = logging.getLogger(__name__)
 
