@@ -15,7 +15,7 @@ help: ## This list
 install: $(VENV)/installed ## A .venv with Flux, editable, and what the tests need
 venv: $(VENV)/installed-checkers ## The same with ruff and pyright: all that a contributor needs
 
-demo: $(VENV)/installed ## An approval in a real MCP server, which is killed half-way (about 20 seconds)
+demo: $(VENV)/installed ## An approval in a real MCP server, which is killed half-way (ten seconds)
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed ## Every test

@@ -1,4 +1,4 @@
-"""The main job, played with a real MCP client and a real server, which is killed in the middle. `make demo` runs it.
+"""The main job, played with a real MCP client and real servers, two of which are killed. `make demo` runs it.
 
 Ends with an error if anything is not as it must be.
 """
@@ -10,10 +10,10 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import psutil
@@ -30,12 +30,19 @@ ORDER = {
         {"sku": "punched-card", "quantity": 500, "price": "0.02"},
     ],
 }
+ANSWER = {"approved": True, "note": "Thank you for your patience."}
 BEFORE_THE_PAUSE = ["validated A-1001", "reserved 501 pieces for A-1001"]
 AFTER_THE_PAUSE = ["charged Ada Lovelace 159.90", "shipped reservation-A-1001"]
 
+REPORT = {"topic": "Engines", "sections": 3, "seconds_per_section": 1.5}
+
+
+class DemoFailed(Exception):
+    pass
+
 
 class Stage:
-    """The folder the demo plays in: a database, the ledger the tasks write to, the server's log."""
+    """The folder the demo plays in: a database, the ledger the tasks write to, the servers' log."""
 
     def __init__(self, folder: Path) -> None:
         self.database = folder / "flux.db"
@@ -60,6 +67,17 @@ class Stage:
             async with Client(stdio_client(parameters, errlog=log)) as client:
                 yield client
 
+    @asynccontextmanager
+    async def doomed_server(self) -> AsyncGenerator[Client]:
+        """A server that is killed before the block ends."""
+        try:
+            async with self.server() as client:
+                process = server_process()
+                yield client
+                must(not is_alive(process), "the server should have been killed")
+        except* (MCPError, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            pass  # our end of the connection that broke
+
 
 def say(text: str = "") -> None:
     print(text, flush=True)
@@ -72,7 +90,7 @@ def show(value: Any) -> None:
 
 def must(truth: bool, otherwise: str) -> None:
     if not truth:
-        raise SystemExit(f"THE DEMO FAILED: {otherwise}")
+        raise DemoFailed(otherwise)
 
 
 def server_process() -> psutil.Process:
@@ -81,81 +99,96 @@ def server_process() -> psutil.Process:
     return found[0]
 
 
-async def call(client: Client, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The tool's answer as data; what it reports on the way is printed."""
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+async def kill_server() -> None:
+    process = server_process()
+    os.kill(process.pid, signal.SIGKILL)
+    with anyio.fail_after(10):
+        while is_alive(process):  # noqa: ASYNC110 - nothing tells of the death of somebody else's child
+            await anyio.sleep(0.01)
+
+
+async def call(
+    client: Client, tool: str, arguments: dict[str, Any], told: Callable[[str], object] = lambda message: None
+) -> dict[str, Any]:
+    """The tool's answer as data. What it reports on the way is printed, and `told`."""
 
     async def report(progress: float, total: float | None, message: str | None) -> None:
         say(f"    ... {message or progress}")
+        told(message or "")
 
     result = await client.call_tool(tool, arguments, read_timeout_seconds=60, progress_callback=report)
     must(not result.is_error, f"{tool} answered with an error: {result.content}")
-    must(isinstance(result.structured_content, dict), f"{tool} answered without structured content")
+    must(isinstance(result.structured_content, dict), f"{tool} answered without an object: {result.content}")
     return dict(result.structured_content or {})
 
 
-async def ask_for_an_order(stage: Stage) -> None:
-    """Call the approval workflow, get its question, and lose the server."""
+async def ask(stage: Stage) -> None:
     say("1. A server starts and finds three workflows. Each is a tool:")
-    async with stage.server() as client:
+    async with stage.doomed_server() as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         for name in ("hello_world", "approve_order", "resume_approve_order", "long_report"):
             must(name in tools, f"there is no tool {name!r}")
             say(f"    {name:22} {(tools[name].description or '').splitlines()[0]}")
-        say()
-        say("2. The assistant calls approve_order. Stock is reserved, then the workflow asks a person:")
+        say("\n2. The assistant calls approve_order. Stock is reserved, then the workflow asks a person:")
         handle = await call(client, "approve_order", ORDER)
         show(handle)
         must(handle.get("status") == "paused", "the workflow should have paused")
-        must(
-            stage.written == BEFORE_THE_PAUSE, f"the tasks before the pause should have run once each: {stage.written}"
-        )
-        say()
-        await kill(server_process())
+        must(stage.written == BEFORE_THE_PAUSE, f"each task should have run once: {stage.written}")
         stage.execution_id = handle["execution_id"]
-
-
-async def kill(process: psutil.Process) -> None:
-    say(f"3. While it waits, the server is killed: kill -9 {process.pid}.")
-    os.kill(process.pid, signal.SIGKILL)
-    await anyio.to_thread.run_sync(lambda: process.wait(timeout=10))
-    say()
+        say("\n3. While it waits for the answer, the server is killed: kill -9.")
+        await kill_server()
 
 
 async def answer(stage: Stage) -> None:
-    """A new server knows the execution, takes the typed answer and finishes."""
+    say("\n4. A new server on the same database. The person agrees: resume_approve_order")
     async with stage.server() as client:
-        say("4. A new server on the same database. The person's answer comes: resume_approve_order")
-        answer = {"approved": True, "note": "Thank you for your patience."}
-        receipt = await call(client, "resume_approve_order", {"execution_id": stage.execution_id, "answer": answer})
-        show(receipt)
-        must(receipt.get("outcome") == "shipped", "the order should have been shipped")
-        must(receipt.get("total") == "159.90", "the total should be 159.90")
-        must(receipt.get("note") == answer["note"], "the answer's note should be on the receipt")
-        say()
-        say(
-            "5. The ledger, to which every task adds a line. Validated once, reserved once, although two processes ran it:"
-        )
-        for line in stage.written:
-            say(f"    {line}")
-        must(stage.written == BEFORE_THE_PAUSE + AFTER_THE_PAUSE, "every task should have run once")
-        say()
-        await report(client)
+        receipt = await call(client, "resume_approve_order", {"execution_id": stage.execution_id, "answer": ANSWER})
+    show(receipt)
+    for field, expected in {"outcome": "shipped", "total": "159.90", "note": ANSWER["note"]}.items():
+        must(receipt.get(field) == expected, f"{field} should be {expected!r}")
+    say("\n5. What the tasks wrote down, a line each. Nothing was done twice, although two processes ran the order:")
+    for line in stage.written:
+        say(f"    {line}")
+    must(stage.written == BEFORE_THE_PAUSE + AFTER_THE_PAUSE, "each task should have run once")
 
 
-async def report(client: Client) -> None:
-    say("6. Work that takes a while says how far it is:")
-    report = await call(client, "long_report", {"topic": "Engines", "sections": 3, "seconds_per_section": 0.8})
-    must(len(report.get("sections", [])) == 3, "the report should have three sections")
-    say(f"    a report of {report['words']} words in {len(report['sections'])} sections")
+async def lose(stage: Stage) -> None:
+    say("\n6. A long report tells how far it is. This server is killed as well, in the middle of the work:")
+    async with stage.doomed_server() as client, anyio.create_task_group() as tasks:
+        killed = False
+
+        def told(message: str) -> None:
+            nonlocal killed
+            if "section 2" in message and not killed:
+                killed = True
+                say("    kill -9")
+                tasks.start_soon(kill_server)
+
+        await call(client, "long_report", REPORT, told)
+
+
+async def find_again(stage: Stage) -> None:
+    say("\n7. A third server takes the report up by itself. The assistant makes the same call again, and joins it:")
+    heard: list[str] = []
+    async with stage.server() as client:
+        report = await call(client, "long_report", REPORT, heard.append)
+    must(
+        [section["title"][-1] for section in report.get("sections", [])] == ["1", "2", "3"],
+        "three sections should be there",
+    )
+    must(not any("section 1" in message for message in heard), "section 1 should not be written again")
+    say(
+        f"    a report of {report['words']} words in {len(report['sections'])} sections; section 1 was not written again"
+    )
 
 
 async def play(stage: Stage) -> None:
-    try:
-        await ask_for_an_order(stage)
-    except* (MCPError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass  # our end of the connection to the server that was killed
-    must(bool(stage.execution_id), "the first server was lost too early")
-    await answer(stage)
+    for act in (ask, answer, lose, find_again):
+        await act(stage)
 
 
 def main() -> None:
@@ -163,12 +196,21 @@ def main() -> None:
         stage = Stage(Path(folder))
         try:
             anyio.run(play, stage)
-        except BaseException:
+        except BaseException as exc:
             if stage.log.exists():
                 sys.stderr.write(stage.log.read_text("utf-8"))
+            if wrong := reasons(exc):
+                sys.exit(f"THE DEMO FAILED: {'; '.join(wrong)}")
             raise
-    say()
-    say("All as it should be. Next: README.md shows how to give the server to your assistant.")
+    say("\nAll is as it should be. README.md shows how to give the server to your assistant.")
+
+
+def reasons(exc: BaseException) -> list[str]:
+    """What was not as it must be; task groups wrap it."""
+    if isinstance(exc, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", exc)
+        return [reason for inner in group.exceptions for reason in reasons(inner)]
+    return [str(exc)] if isinstance(exc, DemoFailed) else []
 
 
 if __name__ == "__main__":

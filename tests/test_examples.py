@@ -73,7 +73,7 @@ def test_a_long_report_has_all_its_sections() -> None:
 
 
 def test_the_demo_ends_well() -> None:
-    assert "All as it should be." in output("demo.py")
+    assert "All is as it should be." in output("demo.py")
 
 
 def test_every_example_is_tested() -> None:
