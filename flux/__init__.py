@@ -3,7 +3,23 @@
 from flux.context import ExecutionContext, OpenPause
 from flux.decorators import Task, Workflow, task, workflow
 from flux.domain.execution import Status
+from flux.events import ExecutionEvent, ExecutionEventType
 from flux.service import Flux
 from flux.tasks import pause
 
-__all__ = ["ExecutionContext", "Flux", "OpenPause", "Status", "Task", "Workflow", "pause", "task", "workflow"]
+ExecutionState = Status
+
+__all__ = [
+    "ExecutionContext",
+    "ExecutionEvent",
+    "ExecutionEventType",
+    "ExecutionState",
+    "Flux",
+    "OpenPause",
+    "Status",
+    "Task",
+    "Workflow",
+    "pause",
+    "task",
+    "workflow",
+]

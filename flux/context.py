@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 
 from flux.domain.calls import Json, Pause
+from flux.domain.events import Event
 from flux.domain.execution import Execution, Status
 from flux.engine.ports import Codec
+from flux.events import ExecutionEvent, shown
 
 T = TypeVar("T")
 
@@ -31,7 +33,7 @@ class ExecutionContext(Generic[T]):
 
     `ExecutionContext[T]` declares the type of the workflow's input: it is validated and converted before anything runs."""
 
-    __slots__ = ("_codec", "_events", "_execution", "_input", "_input_type", "_output_type")
+    __slots__ = ("_codec", "_execution", "_history", "_input", "_input_type", "_output_type")
 
     def __init__(
         self,
@@ -40,13 +42,13 @@ class ExecutionContext(Generic[T]):
         *,
         input_type: Any = Any,
         output_type: Any = Any,
-        events: Sequence[Any] = (),
+        history: Sequence[Event] = (),
     ) -> None:
         self._execution = execution
         self._codec = codec
         self._input_type = input_type
         self._output_type = output_type
-        self._events = events
+        self._history = history
         self._input: list[T] = []
 
     @property
@@ -63,6 +65,10 @@ class ExecutionContext(Generic[T]):
 
     @property
     def status(self) -> Status:
+        return self._execution.status
+
+    @property
+    def state(self) -> Status:
         return self._execution.status
 
     @property
@@ -93,11 +99,15 @@ class ExecutionContext(Generic[T]):
     @property
     def pauses(self) -> list[OpenPause]:
         """The questions that are open, oldest first."""
+        if self.has_finished:
+            return []
         return [self._open_pause(pause) for pause in self._execution.pauses]
 
     @property
-    def events(self) -> list[Any]:
-        return list(self._events)
+    def events(self) -> list[ExecutionEvent]:
+        """What has happened, where the execution was read with its history: by `run` and `resume`, by
+        `Flux.get(..., events=True)`, and inside the workflow's body, up to the moment this run began."""
+        return shown(self.execution_id, self._history, self._codec)
 
     @property
     def created_at(self) -> datetime:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar, cast
@@ -16,6 +16,7 @@ from flux.codec.classes import type_named
 from flux.context import ExecutionContext
 from flux.decorators import UNSET, Unset, Workflow
 from flux.domain.calls import Json, Pause
+from flux.domain.events import Event
 from flux.domain.execution import Execution, Status
 from flux.engine.clockwork import Clockwork
 from flux.engine.engine import Engine, Observer, Start
@@ -158,8 +159,12 @@ class Flux:
 
     async def get(self, execution_id: str, *, events: bool = False) -> ExecutionContext[Any]:
         """The execution as it is now; with `events`, with its whole history. Raises ExecutionNotFound."""
-        history = await self.engine.events(execution_id) if events else ()
-        return self._context(await self.engine.get(execution_id), history)
+        execution = await self.engine.get(execution_id)
+        return self._context(execution, await self.history(execution_id) if events else ())
+
+    async def history(self, execution_id: str, *, after: int = 0) -> list[Event]:
+        """The facts themselves, in order, from number `after` + 1. Raises ExecutionNotFound."""
+        return await self.engine.store.load(execution_id, after=after)
 
     async def exists(self, execution_id: str) -> bool:
         try:
@@ -207,14 +212,14 @@ class Flux:
         self.workflows.add(workflow)
         return workflow
 
-    def _context(self, execution: Execution, history: Collection[Any] = ()) -> ExecutionContext[Any]:
+    def _context(self, execution: Execution, history: Sequence[Event] = ()) -> ExecutionContext[Any]:
         workflow = self.workflows.get(execution.workflow) if execution.workflow in self.workflows else None
         return ExecutionContext(
             execution,
             self._codec,
             input_type=workflow.input_type if workflow else Any,
             output_type=workflow.output_type if workflow else Any,
-            events=list(history),
+            history=history,
         )
 
     def _checked(self, asked: Pause, answer: Any) -> Any:

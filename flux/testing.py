@@ -121,11 +121,12 @@ async def crash_at_every_fact(
     `answers` are for its pauses, by name. Returns the uncrashed execution with its events. Raises AssertionError, which
     names the fact after which the "crash" made a difference. Sleeps pass at once."""
     whole = await _uncrashed(workflow, input, answers)
-    for length in range(1, len(whole.events)):
-        again = await replayed_from(workflow, whole.execution_id, whole.events[:length], answers=answers)
+    history = [event.fact for event in whole.events]
+    for length in range(1, len(history)):
+        again = await replayed_from(workflow, whole.execution_id, history[:length], answers=answers)
         if again.status is not whole.status or repr(again.output) != repr(whole.output):
             raise AssertionError(
-                f"after a crash behind fact {length} ({whole.events[length - 1]}) the workflow ends as {again.status} with "
+                f"after a crash behind fact {length} ({history[length - 1]}) the workflow ends as {again.status} with "
                 f"{again.output!r}, without one as {whole.status} with {whole.output!r}"
             )
     return whole

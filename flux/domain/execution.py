@@ -154,9 +154,7 @@ def _without(state: Execution, pause: CallId) -> tuple[Pause, ...]:
 def _ended(
     state: Execution, status: Status, *, at: float, output: Json | None = None, error: Failure | None = None
 ) -> Execution:
-    return replace(
-        state, status=status, updated_at=at, output=output, error=error, pauses=(), wake_at=None, children=()
-    )
+    return replace(state, status=status, updated_at=at, output=output, error=error, wake_at=None, children=())
 
 
 def _pause(event: PauseOpened) -> Pause:

@@ -194,9 +194,6 @@ class Engine:
             else:
                 await self._next_change(POLL if left is None else min(POLL, left))
 
-    async def events(self, id: str, *, after: int = 0) -> list[Event]:
-        return await self.store.load(id, after=after)
-
     async def find(
         self,
         *,

@@ -27,7 +27,7 @@ async def test_a_workflow_returns_its_result_and_records_each_step_once(flux: Fl
     done = await flux.run(hello, "World")
 
     assert (done.status, done.output) == (Status.COMPLETED, "Hello, World")
-    history = (await flux.get(done.execution_id, events=True)).events
+    history = await flux.history(done.execution_id)
     assert [type(event) for event in history] == [ExecutionStarted, CallStarted, CallReturned, ExecutionCompleted]
 
 
@@ -273,7 +273,7 @@ async def test_of_several_failures_the_first_given_is_raised_and_the_rest_is_can
     failed = await flux.run(several)
     assert str(failed.error) == "b"
     assert cancelled.is_set()
-    history = (await flux.get(failed.execution_id, events=True)).events
+    history = await flux.history(failed.execution_id)
     assert sum(isinstance(event, CallRaised) for event in history) == 2
 
 

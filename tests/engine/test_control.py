@@ -187,5 +187,5 @@ async def test_nothing_is_left_running_when_the_body_ends(flux: Flux) -> None:
     assert done.output == "done"
     assert kept[0].done()
     await settle()
-    history = (await flux.get(done.execution_id, events=True)).events
+    history = await flux.history(done.execution_id)
     assert sum(isinstance(event, CallStarted) for event in history) == 1

@@ -36,7 +36,7 @@ async def test_an_execution_whose_owner_is_silent_is_taken_over_when_its_lease_e
     clock, store = FakeClock(), MemoryStore()
     async with Flux(store=store, clock=clock, workflows=[two], recover=False) as first:
         whole = await first.run(two)
-        events = (await first.get(whole.execution_id, events=True)).events
+        events = await first.history(whole.execution_id)
     history = events[:3]  # started, a began, a returned: then the other machine went silent
     head = Head(status=Status.RUNNING, updated_at=clock.now())
     await store.create("lost", history, head=head, owner=GONE, ttl=15)
@@ -48,7 +48,7 @@ async def test_an_execution_whose_owner_is_silent_is_taken_over_when_its_lease_e
         done = await flux.wait("lost", timeout=10)
         assert done.output == ["a", "b"]
         assert effects == {"b": 1}
-        history = (await flux.get("lost", events=True)).events
+        history = await flux.history("lost")
     assert sum(isinstance(event, ExecutionRecovered) for event in history) == 1
 
 
