@@ -4,6 +4,7 @@
     ├── DefinitionError            a task, a workflow or a call of one is written wrong
     │   ├── DuplicateWorkflow      two workflows have one name
     │   ├── NotInWorkflow          a task or a pause was called where no workflow runs
+    │   ├── InvalidGraph           a graph that cannot run (also a ValueError)
     │   └── DiscoveryError         a path or module that holds no workflows
     ├── InvalidInput               a value from outside does not fit the declared type
     │   └── InvalidAnswer          ... the answer to a pause
@@ -14,12 +15,14 @@
     │   ├── WorkflowNotFound       the execution's workflow is not served here
     │   ├── WorkflowMismatch       the execution belongs to another workflow
     │   ├── NotPaused              an answer for an execution that has asked nothing
+    │   ├── NotFailed              a retry of an execution that has not failed
     │   ├── PauseNotFound          an answer for a question that is not open, or that does not say for which
     │   ├── ExecutionFinished      a verb that needs a live execution
     │   ├── ExecutionBusy          another process holds the execution
     │   └── ExecutionFailure       raised for a child that failed or was cancelled
     ├── TaskFailed                 a task's exception whose own class cannot be made again
     ├── TaskTimeout                a task ran out of its time (also a TimeoutError)
+    ├── DeadEnd                    the conditions of a graph led to no end
     ├── NonDeterminismError        the code no longer makes the calls its history holds
     ├── RecoveryLimit              an execution took its process down too often
     └── StoreError                 the database refuses
@@ -58,6 +61,10 @@ class DuplicateWorkflow(DefinitionError):
 
 
 class NotInWorkflow(DefinitionError):
+    pass
+
+
+class InvalidGraph(DefinitionError, ValueError):
     pass
 
 
@@ -123,10 +130,18 @@ class NotPaused(ExecutionError):
         self.id = id
 
 
+class NotFailed(ExecutionError):
+    def __init__(self, id: str, status: str) -> None:
+        super().__init__(
+            f"Execution {id!r} is {status}; only a failed one can be retried. To go on from elsewhere, fork it."
+        )
+        self.id = id
+
+
 class PauseNotFound(ExecutionError):
     def __init__(self, id: str, pause: str | None, open_pauses: Sequence[str]) -> None:
         listed = ", ".join(open_pauses) or "none"
-        said = f"has no open pause {pause!r}" if pause else "has several open pauses: say which one the answer is for"
+        said = f"has no open pause {pause!r}" if pause else "waits for answers: say which pause the answer is for"
         super().__init__(f"Execution {id!r} {said}. Open now: {listed}.")
         self.id = id
 
@@ -164,6 +179,20 @@ class TaskTimeout(FluxError, TimeoutError):
 
     def __str__(self) -> str:
         return f"Task {self.task!r} took longer than its timeout of {self.seconds:g} s."
+
+
+class DeadEnd(FluxError):
+    """`nodes` are those after which nothing ran, `edges` the ones that leave them, whose conditions were false."""
+
+    def __init__(self, graph: str, nodes: Sequence[str], edges: Sequence[str]) -> None:
+        super().__init__(graph, nodes, edges)
+        self.graph = graph
+        self.nodes = nodes
+        self.edges = edges
+
+    def __str__(self) -> str:
+        stopped, false = ", ".join(map(repr, self.nodes)), "; ".join(self.edges)
+        return f"Graph {self.graph!r} reached no end: it stopped after {stopped}. Not true: {false}."
 
 
 class NonDeterminismError(FluxError):

@@ -19,8 +19,9 @@ from flux.domain.calls import Json, Pause
 from flux.domain.events import Event
 from flux.domain.execution import Execution, Status
 from flux.engine.clockwork import Clockwork
-from flux.engine.engine import Engine, Observer, Start
+from flux.engine.engine import Engine, Start
 from flux.engine.ports import Clock, Listing, Store
+from flux.engine.runs import Observer, World
 from flux.errors import ExecutionFinished, ExecutionNotFound, FluxError, InvalidAnswer, NotReadable, WorkflowMismatch
 from flux.host import is_dead, this_process
 from flux.registry import Registry
@@ -65,7 +66,7 @@ class Flux:
             store = self._store or await stack.enter_async_context(
                 open_store(self.settings.database, synchronous=self.settings.synchronous)
             )
-            engine = Engine(
+            world = World(
                 store=store,
                 codec=self._codec,
                 clock=self._clock,
@@ -76,8 +77,8 @@ class Flux:
                 poll=self.settings.poll_seconds,
                 recoveries=self.settings.max_recoveries,
             )
-            self._engine = await stack.enter_async_context(engine)
-            await stack.enter_async_context(Clockwork(engine, recover=self._recover))
+            self._engine = await stack.enter_async_context(Engine(world))
+            await stack.enter_async_context(Clockwork(self._engine, recover=self._recover))
             self._stack = stack.pop_all()
         return self
 
@@ -157,6 +158,23 @@ class Flux:
         """Ask the execution to stop at its next call, until it is resumed. Raises ExecutionFinished."""
         return self._context(await self.engine.suspend(execution_id))
 
+    async def retry(self, execution_id: str) -> ExecutionContext[Any]:
+        """Let a failed execution go on from its failure, and return at once: finished work stays. Raises NotFailed."""
+        return self._context(await self.engine.retry(execution_id))
+
+    async def fork(
+        self, execution_id: str, *, at: int | None = None, new_id: str | None = None
+    ) -> ExecutionContext[Any]:
+        """Begin a new execution from the first `at` facts of another's history (`ctx.events` numbers them), by default
+        from all but its end, and return at once. Raises ValueError when there is no such fact, ExecutionExists."""
+        return self._context(await self.engine.fork(execution_id, at=at, as_id=new_id))
+
+    async def prune(self, *, older_than: float) -> int:
+        """Delete executions that ended more than `older_than` seconds ago, unless a living parent may still ask for them.
+
+        Returns how many were deleted."""
+        return await self.engine.store.prune(before=self._clock.now() - older_than)
+
     async def get(self, execution_id: str, *, events: bool = False) -> ExecutionContext[Any]:
         """The execution as it is now; with `events`, with its whole history. Raises ExecutionNotFound."""
         execution = await self.engine.get(execution_id)
@@ -194,7 +212,7 @@ class Flux:
     @contextmanager
     def observed(self, execution_id: str, observer: Observer) -> Generator[None]:
         """Tell `observer` what the execution reports (`progress`, finished tasks) while it runs in this process."""
-        with self.engine.observed(execution_id, observer):
+        with self.engine.runs.observed(execution_id, observer):
             yield
 
     @property

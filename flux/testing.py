@@ -103,7 +103,7 @@ async def to_the_end(
 
 
 async def _let_it_run(flux: Flux, execution_id: str, clock: FakeClock | None) -> None:
-    if execution_id not in {lease.execution_id for lease in flux.engine.leases}:
+    if execution_id not in flux.engine.runs:
         await flux.go_on(execution_id)
     if clock is None:
         await flux.wait(execution_id)

@@ -19,6 +19,7 @@ class ExecutionStarted:
     input: Json
     principal: str | None = None
     parent: str | None = None
+    forked_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,11 @@ class ExecutionSuspended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionResumed:
+    """`forget` are calls whose recorded outcomes do not count any more: they are to be made again."""
+
     at: float
-    reason: Literal["timer", "child", "asked", "retry"]
+    reason: Literal["timer", "child", "asked", "retry", "fork"]
+    forget: tuple[CallId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

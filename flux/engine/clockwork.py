@@ -37,7 +37,7 @@ class Clockwork:
 
     async def _renew_for_ever(self) -> None:
         while True:
-            await self._pause(self._engine.ttl / 5)
+            await self._pause(self._engine.world.ttl / 5)
             try:
                 await self.renew()
             except StoreError as exc:
@@ -49,39 +49,39 @@ class Clockwork:
                 await self.take_up()
             except StoreError as exc:
                 log.warning("could not look for executions that are due: %s", exc)
-            await self._pause(self._engine.poll)
+            await self._pause(self._engine.world.poll)
 
     async def renew(self) -> None:
         """Keep what this process runs; let go of what it has lost; hear what others wrote to it."""
         engine = self._engine
-        leases = engine.leases
+        leases = engine.runs.leases
         if not leases:
             return
-        held = await engine.store.renew(leases, ttl=engine.ttl, now=engine.clock.now())
+        held = await engine.store.renew(leases, ttl=engine.world.ttl, now=engine.world.clock.now())
         for lease in leases:
             last = held.get(lease.execution_id)
             if last is None:
-                engine.lost(lease)
+                engine.runs.lost(lease)
             else:
-                engine.moved(lease.execution_id, last)
+                engine.runs.refresh(lease.execution_id, last)
 
     async def take_up(self) -> None:
         """Go on with what is due: timers that have rung, executions whose owner is dead or has lost its lease."""
         engine = self._engine
-        workflows = engine.workflows.names()
-        due = await engine.store.due(workflows=workflows, now=engine.clock.now(), limit=BATCH)
+        workflows = engine.world.workflows.names()
+        due = await engine.store.due(workflows=workflows, now=engine.world.clock.now(), limit=BATCH)
         orphaned = [
             row
             for row in await engine.store.owned(workflows=workflows)
-            if row.owner is not None and engine.is_dead(row.owner)
+            if row.owner is not None and engine.world.is_dead(row.owner)
         ]
         for row in [*due, *orphaned]:
             await engine.take_up(row)
-        if engine.clock.now() >= self._next_family:
-            self._next_family = engine.clock.now() + FAMILY
+        if engine.world.clock.now() >= self._next_family:
+            self._next_family = engine.world.clock.now() + FAMILY
             for row in await engine.store.awaited(workflows=workflows, limit=BATCH):
                 await engine.wake_parent(row.id)
 
     async def _pause(self, seconds: float) -> None:
-        clock = self._engine.clock
+        clock = self._engine.world.clock
         await clock.sleep_until(clock.now() + seconds)

@@ -16,6 +16,7 @@ from flux.domain.events import (
     CallReturned,
     CallStarted,
     Event,
+    ExecutionResumed,
     PauseAnswered,
     PauseExpired,
     PauseOpened,
@@ -321,6 +322,9 @@ def _remember(records: dict[CallId, Record], event: Event) -> None:
             _finish(records, event.call, event.at, Raised(event.error))
         case PauseAnswered():
             _finish(records, event.call, event.at, Returned(event.answer))
+        case ExecutionResumed():
+            for call in event.forget:
+                records[call] = Record(records[call].name, records[call].digest, records[call].arguments)
         case TimerSet():
             records[event.call] = Record(event.name, wake_at=event.wake_at)
         case _:

@@ -164,6 +164,10 @@ class Leases(Protocol):
 
 
 class Store(EventStore, Leases, Protocol):
+    async def prune(self, *, before: float) -> int:
+        """Delete executions that ended before that time and have no living parent, with all their facts; how many it were."""
+        ...
+
     async def last(self, id: str) -> int:
         """The number of the stream's last fact: cheap, for followers in other processes. Raises ExecutionNotFound."""
         ...

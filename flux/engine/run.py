@@ -23,6 +23,7 @@ from flux.domain.events import (
 )
 from flux.domain.execution import Execution
 from flux.engine.journal import Journal
+from flux.engine.order import HOPS
 from flux.engine.ports import Clock, Codec, EventStore, Lease
 from flux.engine.scope import Scope, entered
 from flux.errors import FluxError, NonDeterminismError, Suspend
@@ -423,13 +424,18 @@ class Run:
     def _look_for_quiet(self) -> None:
         if not self._look and (self._waits or self.execution.suspend_requested):
             self._look = True
-            asyncio.get_running_loop().call_soon(self._check_quiet)
+            self._loop.call_soon(self._check_quiet, HOPS)
 
-    def _check_quiet(self) -> None:
-        """The run is quiet when each of its asyncio tasks waits for the outside world, or has children that do."""
-        self._look = False
+    def _check_quiet(self, left: int) -> None:
+        """Quiet means that each asyncio task of the run waits for the outside world, or has children that do - and that it
+        stays so for as many turns of the loop as code may need to react to something that has just ended."""
         parents = {parent for parent in self._live.values() if parent is not None}
-        if self._live and self._waits and all(task in self._waiting or task in parents for task in self._live):
+        quiet = self._waits and self._live and all(task in self._waiting or task in parents for task in self._live)
+        if quiet and left:
+            self._loop.call_soon(self._check_quiet, left - 1)
+            return
+        self._look = False
+        if quiet:
             self._quiet.set()
 
 

@@ -105,6 +105,17 @@ class MemoryStore:
     async def lifecycle(self, id: str) -> list[Event]:
         return self._stream(id).lifecycle()
 
+    async def prune(self, *, before: float) -> int:
+        living = {id for id, stream in self._streams.items() if not stream.head.status.is_final}
+        gone = [
+            id
+            for id, stream in self._streams.items()
+            if id not in living and stream.head.updated_at < before and stream.started.parent not in living
+        ]
+        for id in gone:
+            del self._streams[id]
+        return len(gone)
+
     async def last(self, id: str) -> int:
         return len(self._stream(id).events)
 

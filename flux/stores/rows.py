@@ -118,8 +118,9 @@ def from_row(row: Sequence[Any]) -> Event:
         fields["call"] = call
     if layout.value:
         fields[layout.value] = value
-    if "children" in fields:
-        fields["children"] = tuple(fields["children"])
+    for name in ("children", "forget"):
+        if name in fields:
+            fields[name] = tuple(fields[name])
     if "error" in fields:
         fields["error"] = _failure_from_dict(fields["error"])
     return layout.type(**fields)

@@ -113,6 +113,14 @@ class SQLiteStore:
     async def lifecycle(self, id: str) -> list[Event]:
         return await self._read(reads.lifecycle, id)
 
+    async def prune(self, *, before: float) -> int:
+        pruned = 0
+        while some := await self._write(
+            writes.prune, before
+        ):  # not all at once: other writers get their turn in between
+            pruned += some
+        return pruned
+
     async def last(self, id: str) -> int:
         return await self._read(reads.last, id)
 

@@ -317,6 +317,27 @@ def _owner_columns(owner: Owner | None) -> tuple[Any, ...]:
     return (owner.host, owner.pid, owner.started, owner.token) if owner else (None, None, None, None)
 
 
+# --- retention
+
+
+_PRUNED = """
+SELECT number FROM executions AS old WHERE status IN ('completed', 'failed', 'cancelled') AND updated_at < ?
+AND NOT EXISTS (
+  SELECT 1 FROM executions AS parent WHERE parent.id = old.parent AND parent.status NOT IN ('completed', 'failed', 'cancelled')
+) LIMIT 100
+"""
+
+
+def prune(connection: sqlite3.Connection, before: float) -> int:
+    """Delete some executions that ended before then; how many it were, 0 when none is left."""
+    with _Transaction(connection):
+        numbers = [number for (number,) in connection.execute(_PRUNED, (before,))]
+        marks = ",".join("?" * len(numbers))
+        connection.execute(f"DELETE FROM events WHERE execution IN ({marks})", numbers)
+        connection.execute(f"DELETE FROM executions WHERE number IN ({marks})", numbers)
+    return len(numbers)
+
+
 # --- many rows in one statement
 
 

@@ -69,13 +69,13 @@ async def test_a_frozen_owner_that_wakes_up_writes_nothing_more() -> None:
     clock, store = FakeClock(), MemoryStore()
     async with Flux(store=store, clock=clock, workflows=[guarded], recover=False) as frozen:
         started = await frozen.start(guarded, "x")
-        (lease,) = frozen.engine.leases
+        (lease,) = frozen.engine.runs.leases
         await store.claim(started.execution_id, GONE, ttl=15, now=clock.now() + 60)  # as if it had slept through
         go.set()
         await settle(200)
         execution = await frozen.get(started.execution_id)
         assert execution.is_running
-        assert lease not in frozen.engine.leases
+        assert lease not in frozen.engine.runs.leases
     history = await store.load(started.execution_id)
     assert fold(started.execution_id, history) is not None
     assert [type(event) for event in history if not isinstance(event, CallStarted)] == [ExecutionStarted]
@@ -168,7 +168,7 @@ async def test_a_long_sleep_is_parked_and_wakes_at_its_time_in_whatever_process_
     async with Flux(store=store, clock=clock, workflows=[naps]) as flux:
         asleep = await flux.run(naps)
         assert asleep.status is Status.SLEEPING
-        assert flux.engine.leases == []
+        assert flux.engine.runs.leases == []
     await clock.advance(days=3)
     async with Flux(store=store, clock=clock, workflows=[naps]) as flux:
         await clock.advance(days=3)

@@ -217,7 +217,7 @@ async def test_a_parent_sleeps_while_its_child_sleeps() -> None:
     async with Flux(store=MemoryStore(), clock=clock, workflows=[parent, naps]) as flux:
         asleep = await flux.run(parent)
         assert asleep.status is Status.SLEEPING
-        assert flux.engine.leases == []
+        assert flux.engine.runs.leases == []
         await clock.advance(hours=1, seconds=2)
         assert (await flux.wait(asleep.execution_id, timeout=10)).output == "awake"
 

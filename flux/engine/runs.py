@@ -1,0 +1,241 @@
+"""The runs of this process: begun, taken up from others, told what happens outside, and given up at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from flux.domain.events import CallStarted, Event, ExecutionFailed, ExecutionRecovered
+from flux.domain.execution import Execution, Status, apply, fold
+from flux.engine.ports import Clock, Codec, Head, Lease, Owner, Store
+from flux.engine.run import Bodies, Body, Children, Progress, Run
+from flux.engine.scope import install_factory, remove_factory
+from flux.errors import ExecutionBusy, FluxError, LeaseLost, RecoveryLimit, StoreError
+
+log = logging.getLogger("flux")
+
+CLOSE_WITHIN = 4.0  # seconds that closing waits for the runs of this process
+
+Observer = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What an engine is made of. `ttl` is how long a lease lasts, in seconds, `poll` how often the database is looked at for
+    what others did, `recoveries` how often in a row an execution may take its process down."""
+
+    store: Store
+    codec: Codec
+    clock: Clock
+    owner: Owner
+    workflows: Bodies
+    is_dead: Callable[[Owner], bool]
+    ttl: float = 15.0
+    poll: float = 1.0
+    recoveries: int = 10
+
+
+@dataclass(slots=True)
+class _Active:
+    run: Run
+    task: asyncio.Task[None]
+
+
+@dataclass
+class Runs:
+    """`rested` is called after a run has come to rest and its lease is free again."""
+
+    world: World
+    children: Children
+    rested: Callable[[Execution], Awaitable[None]]
+    closing: bool = False
+    _active: dict[str, _Active] = field(default_factory=dict[str, _Active])
+    _observers: dict[str, list[Observer]] = field(default_factory=dict[str, list[Observer]])
+    _changes: set[asyncio.Future[None]] = field(default_factory=set[asyncio.Future[None]])
+
+    async def __aenter__(self) -> Runs:
+        install_factory(asyncio.get_running_loop())
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Stop every run and give its execution up: another process, or the next one here, goes on."""
+        self.closing = True
+        for active in self._active.values():
+            active.run.stop(FluxError("this process is closing"))
+        tasks = [active.task for active in self._active.values()]
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_WITHIN)
+        remove_factory(asyncio.get_running_loop())
+
+    # -- begin and end ----------------------------------------------------------------------------------------------
+
+    def begin(self, body: Body, lease: Lease, history: list[Event]) -> None:
+        """Run an execution that this process holds, from what its history says."""
+        world = self.world
+        run = Run(
+            body,
+            lease,
+            history,
+            store=world.store,
+            codec=world.codec,
+            clock=world.clock,
+            publish=self._publish,
+            children=self.children,
+        )
+        task = asyncio.get_running_loop().create_task(self._to_rest(run), name=f"flux {lease.execution_id}")
+        self._active[lease.execution_id] = _Active(run, task)
+
+    async def _to_rest(self, run: Run) -> None:
+        try:
+            await run.to_rest()
+        except Exception:
+            log.exception("execution %s: the engine failed; the execution stays as its history has it", run.id)
+            run.stopped = run.stopped or FluxError("the engine failed: see the log")
+        finally:
+            self._active.pop(run.id, None)
+            self._tell_change()
+            if run.stopped is not None and not isinstance(run.stopped, LeaseLost):
+                await self._release(run)
+        if run.stopped is None:
+            await self.rested(run.execution)
+
+    async def _release(self, run: Run) -> None:
+        try:
+            await self.world.store.release(run.lease)
+        except StoreError as exc:  # the lease will expire
+            log.warning("execution %s could not be given up: %s", run.id, exc)
+
+    # -- take up ----------------------------------------------------------------------------------------------------
+
+    async def take_up(self, id: str) -> None:
+        """Claim a RUNNING execution and go on with it. Raises ExecutionBusy when another process has it."""
+        if self.closing:
+            raise ExecutionBusy(id, "nobody: this process is closing")
+        lease = await self._claim(id)
+        history = await self.world.store.load(id)
+        execution = fold(id, history)
+        assert execution is not None
+        if execution.status is not Status.RUNNING or id in self._active:
+            await self.world.store.release(lease)
+            return
+        body = self.world.workflows.get(execution.workflow)
+        if lease.taken_from is not None and not await self._recovered(lease, execution, history):
+            return
+        self.begin(body, lease, history)
+
+    async def _claim(self, id: str) -> Lease:
+        """The lease, also from an owner on this host whose process is gone."""
+        claimed = await self._try_claim(id)
+        if isinstance(claimed, Owner) and self.world.is_dead(claimed):
+            claimed = await self._try_claim(id, dead=[claimed])
+        if isinstance(claimed, Owner):
+            raise ExecutionBusy(id, str(claimed))
+        return claimed
+
+    async def _try_claim(self, id: str, dead: Collection[Owner] = ()) -> Lease | Owner:
+        world = self.world
+        return await world.store.claim(id, world.owner, ttl=world.ttl, now=world.clock.now(), dead=dead)
+
+    async def _recovered(self, lease: Lease, execution: Execution, history: list[Event]) -> bool:
+        """Write down that the owner before is gone. False when that has happened too often: the execution has failed."""
+        world, id = self.world, execution.id
+        recovered = ExecutionRecovered(at=world.clock.now(), owner=str(lease.taken_from))
+        await world.store.append(id, [recovered], expected=len(history), lease=lease)
+        history.append(recovered)
+        if _recoveries_in_a_row(history) <= world.recoveries:
+            return True
+        error = RecoveryLimit(
+            f"Execution {id!r} has taken its process down {world.recoveries} times in a row without finishing a call."
+        )
+        failed = ExecutionFailed(at=world.clock.now(), error=world.codec.encode_error(error))
+        head = head_of(apply(id, execution, failed))
+        await world.store.append(id, [failed], expected=len(history), lease=lease, head=head, release=True)
+        return False
+
+    # -- what is active ---------------------------------------------------------------------------------------------
+
+    def __contains__(self, id: str) -> bool:
+        return id in self._active
+
+    @property
+    def leases(self) -> list[Lease]:
+        return [active.run.lease for active in self._active.values()]
+
+    def awaited_children(self, id: str) -> tuple[str, ...]:
+        """The children that an execution of this process waits for."""
+        active = self._active.get(id)
+        return active.run.awaited_children if active is not None else ()
+
+    def refresh(self, id: str, last: int | None = None) -> bool:
+        """Let the run of an execution read what somebody else wrote, unless it has seen fact number `last` already.
+        False when the execution does not run here."""
+        active = self._active.get(id)
+        if active is not None and (last is None or last > active.run.journal.seq):
+            active.run.journal.refresh()
+        return active is not None
+
+    def lost(self, lease: Lease) -> None:
+        """Another process has taken the execution over: stop without writing."""
+        active = self._active.get(lease.execution_id)
+        if active is not None and active.run.lease is lease:
+            active.run.stop(LeaseLost(lease.execution_id))
+
+    async def wait(self, id: str, timeout: float | None) -> None:
+        """Until the run of this process has ended, or anything has changed here, or `timeout` seconds have passed.
+
+        Raises what stopped the run, when it was stopped before the execution came to rest."""
+        active = self._active.get(id)
+        if active is None:
+            await self._next_change(timeout)
+            return
+        await asyncio.wait([active.task], timeout=timeout)
+        if active.task.done() and active.run.stopped is not None:
+            raise active.run.stopped
+
+    def _tell_change(self) -> None:
+        for change in self._changes:
+            if not change.done():
+                change.set_result(None)
+        self._changes.clear()
+
+    async def _next_change(self, timeout: float | None) -> None:
+        change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._changes.add(change)
+        await asyncio.wait([change], timeout=timeout)
+        self._changes.discard(change)
+
+    # -- progress ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def observed(self, id: str, observer: Observer) -> Generator[None]:
+        """Tell `observer` what the execution reports while it runs in this process."""
+        observers = self._observers.setdefault(id, [])
+        observers.append(observer)
+        try:
+            yield
+        finally:
+            observers.remove(observer)
+            if not observers:
+                self._observers.pop(id, None)
+
+    def _publish(self, progress: Progress) -> None:
+        for observer in list(self._observers.get(progress.execution_id, ())):
+            observer(progress)
+
+
+def head_of(execution: Execution) -> Head:
+    return Head(status=execution.status, updated_at=execution.updated_at, wake_at=execution.wake_at)
+
+
+def _recoveries_in_a_row(history: list[Event]) -> int:
+    """How often in a row a new owner came and nothing was finished by the one before."""
+    count = 0
+    for event in reversed(history):
+        if isinstance(event, ExecutionRecovered):
+            count += 1
+        elif not isinstance(event, CallStarted):
+            break
+    return count
