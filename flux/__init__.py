@@ -4,6 +4,7 @@ from flux.context import ExecutionContext, OpenPause
 from flux.decorators import Task, Workflow, task, workflow
 from flux.domain.execution import Status
 from flux.events import ExecutionEvent, ExecutionEventType
+from flux.schedules import cron, interval, once
 from flux.service import Flux
 from flux.tasks import pause
 
@@ -19,6 +20,9 @@ __all__ = [
     "Status",
     "Task",
     "Workflow",
+    "cron",
+    "interval",
+    "once",
     "pause",
     "task",
     "workflow",

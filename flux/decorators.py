@@ -22,6 +22,7 @@ from flux.engine.ports import Codec
 from flux.engine.scope import Site, require_scope
 from flux.engine.subflow import output_of, run_child
 from flux.errors import DefinitionError
+from flux.schedules import Schedule
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -151,13 +152,15 @@ task = _TaskDecorator()
 
 class WorkflowOptions(TypedDict, total=False):
     """`name` is what the workflow is called by and must stay the same while executions of it live; `title` and
-    `description` are for people and models; `version` is recorded for people."""
+    `description` are for people and models; `version` is recorded for people. `schedule` (`flux.cron`, `interval`, `once`)
+    starts it by itself, wherever it is served."""
 
     name: str
     title: str
     description: str
     version: str
     tags: Iterable[str]
+    schedule: Schedule | None
 
 
 class Runner(Protocol):
@@ -210,6 +213,10 @@ class Workflow(Generic[T, R]):
     @property
     def tags(self) -> frozenset[str]:
         return frozenset(self.options.get("tags", ()))
+
+    @property
+    def schedule(self) -> Schedule | None:
+        return self.options.get("schedule")
 
     @property
     def source(self) -> str:

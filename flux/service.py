@@ -22,6 +22,7 @@ from flux.engine.clockwork import Clockwork
 from flux.engine.engine import Engine, Start
 from flux.engine.ports import Clock, Listing, Store
 from flux.engine.runs import Observer, World
+from flux.engine.scheduler import Scheduler, ScheduleState
 from flux.errors import ExecutionFinished, ExecutionNotFound, FluxError, InvalidAnswer, NotReadable, WorkflowMismatch
 from flux.host import is_dead, this_process
 from flux.registry import Registry
@@ -208,6 +209,18 @@ class Flux:
         """The newest execution that was started with `key` at or after `since` (seconds since the epoch)."""
         found = await self.engine.store.find_key(key, since=since)
         return None if found is None else await self.get(found.id)
+
+    async def schedules(self) -> list[ScheduleState]:
+        """Where the schedules of the workflows known here stand."""
+        return await Scheduler(self.engine).states()
+
+    async def pause_schedule(self, workflow: str) -> ScheduleState:
+        """Start the workflow no more by its schedule, in any process, until it is resumed. Raises WorkflowNotFound."""
+        return await Scheduler(self.engine).pause(workflow, paused=True)
+
+    async def resume_schedule(self, workflow: str) -> ScheduleState:
+        """Let a paused schedule go on from now; what it would have started meanwhile is not made up for."""
+        return await Scheduler(self.engine).pause(workflow, paused=False)
 
     @contextmanager
     def observed(self, execution_id: str, observer: Observer) -> Generator[None]:

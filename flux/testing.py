@@ -15,7 +15,7 @@ from flux.errors import StoreError
 from flux.service import Flux
 from flux.stores.memory import MemoryStore
 
-MOMENTS = 1000  # after which `FakeClock.advance` jumps
+MOMENTS = 3000  # see `FakeClock.advance`
 
 
 class FakeClock:
@@ -37,13 +37,16 @@ class FakeClock:
     async def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
         """Move the time on, waking each sleeper at its own moment and letting what it wakes run.
 
-        Only what happens by the clock again and again is cut short: after many moments the rest passes at a stroke."""
+        What happens by the clock again and again would take long to live through: after MOMENTS moments the time goes on in
+        as many larger steps."""
         goal = self._now + seconds + 60 * minutes + 3600 * hours + 86400 * days
-        moments = 0
+        moments, step = 0, 0.0
         await settle()
         while (first := self._first()) is not None and first[0] <= goal:
             moments += 1
-            await self._ring(first[0] if moments < MOMENTS else goal, first[1])
+            if moments == MOMENTS:
+                step = (goal - self._now) / MOMENTS
+            await self._ring(max(first[0], min(self._now + step, goal)), first[1])
         self._now = goal
 
     async def advance_to_next(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from flux.engine.engine import Engine
+from flux.engine.scheduler import Scheduler
 from flux.errors import StoreError
 
 log = logging.getLogger("flux")
@@ -20,6 +21,7 @@ class Clockwork:
     def __init__(self, engine: Engine, *, recover: bool) -> None:
         self._engine = engine
         self._recover = recover
+        self._scheduler = Scheduler(engine)
         self._next_family = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -47,6 +49,7 @@ class Clockwork:
         while True:
             try:
                 await self.take_up()
+                await self._scheduler.start_due()
             except StoreError as exc:
                 log.warning("could not look for executions that are due: %s", exc)
             await self._pause(self._engine.world.poll)

@@ -164,6 +164,12 @@ class Leases(Protocol):
 
 
 class Store(EventStore, Leases, Protocol):
+    async def remember(self, key: str, text: str) -> None:
+        """Keep a small text under a key, in place of what was there."""
+        ...
+
+    async def recall(self, key: str) -> str | None: ...
+
     async def prune(self, *, before: float) -> int:
         """Delete executions that ended before that time and have no living parent, with all their facts; how many it were."""
         ...

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from flux.domain.calls import CallId, Json
 from flux.domain.events import (
@@ -37,6 +37,21 @@ CANCEL_WITHIN = (
 UNWIND = 3.0  # seconds that a body which is being stopped may take before it is left behind
 
 
+class Schedule(Protocol):
+    """When a workflow starts by itself: see `flux.schedules`."""
+
+    @property
+    def overlap(self) -> Literal["skip", "allow"]: ...
+
+    @property
+    def missed(self) -> Literal["latest", "all", "skip"]: ...
+
+    @property
+    def input(self) -> Any: ...
+
+    def next_after(self, moment: float) -> float | None: ...
+
+
 class Body(Protocol):
     """A workflow, as the engine sees it."""
 
@@ -45,6 +60,13 @@ class Body(Protocol):
 
     @property
     def output_type(self) -> Any: ...
+
+    @property
+    def schedule(self) -> Schedule | None: ...
+
+    def encoded(self, input: Any, codec: Codec) -> Json:
+        """The input, checked and converted, as it is stored. Raises InvalidInput, NotStorable."""
+        ...
 
     def context(self, execution: Execution, codec: Codec) -> Any: ...
 

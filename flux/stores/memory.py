@@ -49,6 +49,7 @@ class _Stream:
 class MemoryStore:
     def __init__(self) -> None:
         self._streams: dict[str, _Stream] = {}
+        self._notes: dict[str, str] = {}
         self._closed = False
 
     async def create(
@@ -104,6 +105,13 @@ class MemoryStore:
 
     async def lifecycle(self, id: str) -> list[Event]:
         return self._stream(id).lifecycle()
+
+    async def remember(self, key: str, text: str) -> None:
+        await self._turn()
+        self._notes[key] = text
+
+    async def recall(self, key: str) -> str | None:
+        return self._notes.get(key)
 
     async def prune(self, *, before: float) -> int:
         living = {id for id, stream in self._streams.items() if not stream.head.status.is_final}

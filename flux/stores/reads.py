@@ -139,6 +139,11 @@ def due(connection: sqlite3.Connection, workflows: Collection[str], now: float, 
     return _listings(connection, _DUE, {"workflows": json.dumps(list(workflows)), "now": now, "limit": limit})
 
 
+def recall(connection: sqlite3.Connection, key: str) -> str | None:
+    row = connection.execute("SELECT text FROM notes WHERE key = ?", (key,)).fetchone()
+    return None if row is None else row[0]
+
+
 def awaited(connection: sqlite3.Connection, workflows: Collection[str], limit: int) -> list[Listing]:
     return _listings(connection, _AWAITED, {"workflows": json.dumps(list(workflows)), "limit": limit})
 

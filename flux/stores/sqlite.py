@@ -113,6 +113,12 @@ class SQLiteStore:
     async def lifecycle(self, id: str) -> list[Event]:
         return await self._read(reads.lifecycle, id)
 
+    async def remember(self, key: str, text: str) -> None:
+        await self._write(writes.remember, key, text)
+
+    async def recall(self, key: str) -> str | None:
+        return await self._read(reads.recall, key)
+
     async def prune(self, *, before: float) -> int:
         pruned = 0
         while some := await self._write(

@@ -317,6 +317,16 @@ def _owner_columns(owner: Owner | None) -> tuple[Any, ...]:
     return (owner.host, owner.pid, owner.started, owner.token) if owner else (None, None, None, None)
 
 
+# --- notes
+
+
+def remember(connection: sqlite3.Connection, key: str, text: str) -> None:
+    with _Transaction(connection):
+        connection.execute(
+            "INSERT INTO notes VALUES (?, ?) ON CONFLICT DO UPDATE SET text = excluded.text", (key, text)
+        )
+
+
 # --- retention
 
 

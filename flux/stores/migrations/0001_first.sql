@@ -38,3 +38,6 @@ CREATE TABLE events (
 );
 CREATE UNIQUE INDEX events_in_order ON events (execution, seq);
 CREATE INDEX events_of_lifecycle ON events (execution, seq) WHERE kind < 50;
+
+-- Small texts by key: where each schedule stands.
+CREATE TABLE notes (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
