@@ -70,13 +70,14 @@ class Stage:
     @asynccontextmanager
     async def doomed_server(self) -> AsyncGenerator[Client]:
         """A server that is killed before the block ends."""
+        process = None
         try:
             async with self.server() as client:
                 process = server_process()
                 yield client
                 must(not is_alive(process), "the server should have been killed")
         except* (MCPError, anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass  # our end of the connection that broke
+            must(process is not None, "the server did not start")  # else it is our end of the connection that broke
 
 
 def say(text: str = "") -> None:
@@ -86,6 +87,14 @@ def say(text: str = "") -> None:
 def show(value: Any) -> None:
     for line in json.dumps(value, indent=2).splitlines():
         say(f"    {line}")
+
+
+def show_question(handle: dict[str, Any]) -> None:
+    (question,) = handle["questions"]
+    say(f"    {question['message']}")
+    for name, form in question["answer_schema"]["properties"].items():
+        say(f"        {name}: {form['description']}")
+    say(f"    next: {handle['next']}")
 
 
 def must(truth: bool, otherwise: str) -> None:
@@ -132,11 +141,13 @@ async def ask(stage: Stage) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         for name in ("hello_world", "approve_order", "resume_approve_order", "long_report"):
             must(name in tools, f"there is no tool {name!r}")
-            say(f"    {name:22} {(tools[name].description or '').splitlines()[0]}")
+            say(f"    {name:22} {(tools[name].description or '').partition('.')[0]}.")
+        greeting = await client.call_tool("hello_world", {"input": "Ada"})
+        must("Hello, Ada!" in str(greeting.content), f"hello_world should greet: {greeting.content}")
         say("\n2. The assistant calls approve_order. Stock is reserved, then the workflow asks a person:")
         handle = await call(client, "approve_order", ORDER)
-        show(handle)
-        must(handle.get("status") == "paused", "the workflow should have paused")
+        must(handle.get("status") == "paused", f"the workflow should have paused: {handle}")
+        show_question(handle)
         must(stage.written == BEFORE_THE_PAUSE, f"each task should have run once: {stage.written}")
         stage.execution_id = handle["execution_id"]
         say("\n3. While it waits for the answer, the server is killed: kill -9.")

@@ -29,7 +29,7 @@ ROOMS: dict[str, Room] = {
     # the seven rules; knows its ports, not who implements them
     "engine": Room("engine", "errors domain"),
     # what the user's code is given
-    "context": Room("context", "errors domain engine"),
+    "context": Room("context events", "errors domain engine"),
     # values: written down exactly or refused, checked and described by their types
     "codec": Room("codec", "errors domain"),
     "schema": Room("schema", "errors context"),
@@ -37,7 +37,7 @@ ROOMS: dict[str, Room] = {
     "stores": Room("stores", "errors domain engine"),
     "machine": Room("clock host settings", "errors engine"),
     # what the user writes
-    "decorators": Room("decorators registry discovery", "errors domain engine context schema"),
+    "decorators": Room("decorators registry discovery schedules", "errors domain engine context schema"),
     "tasks": Room("tasks", "errors domain engine context codec schema decorators"),
     # the one place where all of it meets
     "service": Room("service", "errors domain engine context codec schema stores machine decorators tasks"),
