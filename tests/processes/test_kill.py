@@ -1,0 +1,103 @@
+"""Real processes on a real file, really killed: finished work is never repeated, work in flight at most once."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from flux import Flux
+from flux.domain.events import CallReturned, CallStarted
+
+PROGRAM = Path(__file__).with_name("program.py")
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "ledger"
+    monkeypatch.setenv("LEDGER", str(path))
+    return path
+
+
+def spawn(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(PROGRAM), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def output(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+def kill_after_lines(process: subprocess.Popen[str], ledger: Path, lines: int, pause: float) -> None:
+    """SIGKILL once the ledger has so many lines and a moment more has passed."""
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:
+        if ledger.exists() and ledger.read_bytes().count(b"\n") >= lines:
+            time.sleep(pause)  # somewhere between two writes: that is the point
+            break
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=10)
+
+
+async def finished_before_the_kill(id: str) -> set[str]:
+    async with Flux(recover=False) as flux:
+        history = await flux.history(id)
+    done = {event.call for event in history if isinstance(event, CallReturned)}
+    return {
+        f"{event.name} {(event.arguments or '').strip('{}').rpartition(':')[2]}"
+        for event in history
+        if isinstance(event, CallStarted) and event.call in done
+    }
+
+
+@pytest.mark.parametrize(("name", "size"), [("in_a_row", 100), ("at_once", 50)])
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_killed_run_goes_on_where_it_was(name: str, size: int, seed: int, ledger: Path) -> None:
+    chance = random.Random(f"{name}{seed}")
+    process = spawn("start", name, "run", str(size))
+    kill_after_lines(process, ledger, chance.randrange(1, size - 10), chance.random() * 0.003)
+    finished = await finished_before_the_kill("run")
+
+    assert output(spawn("resume", name, "run")).startswith("completed")
+
+    times = Counter(ledger.read_text().splitlines())
+    assert len(times) == size
+    assert {line for line in finished if times[line] != 1} == set()
+    assert max(times.values()) <= 2
+    if name == "in_a_row":
+        assert sum(times.values()) <= size + 1  # one was in flight, at most
+
+
+async def test_an_execution_that_was_killed_before_its_first_step_is_not_lost(ledger: Path) -> None:
+    process = spawn("start", "asks", "early", "0")
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None and not ledger.exists():
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=10)
+    async with Flux(recover=False) as flux:
+        assert (await flux.get("early")).input == 0
+
+
+async def test_of_two_processes_that_answer_at_once_exactly_one_goes_on(ledger: Path) -> None:
+    for round in range(20):
+        id = f"ask{round}"
+        assert output(spawn("start", "asks", id, "0")).startswith("paused")
+        two = [spawn("answer", "asks", id, answer) for answer in ("left", "right")]
+        ends = [(process.communicate(timeout=60), process.returncode) for process in two]
+        good = [out for (out, _), code in ends if code == 0]
+        bad = [err.strip().splitlines()[-1] for (_, err), code in ends if code != 0]
+        assert len(good) == 1, ends
+        assert good[0].strip() in ("completed left", "completed right")
+        assert any(word in bad[0] for word in ("NotPaused", "PauseNotFound", "ExecutionFinished")), bad
+    assert Counter(ledger.read_text().splitlines()) == {"step 0": 20, "step 1": 20}
