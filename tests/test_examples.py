@@ -76,6 +76,19 @@ def test_the_demo_ends_well() -> None:
     assert "All is as it should be." in output("demo.py")
 
 
+def test_a_graph_greets() -> None:
+    assert output("graph_workflow.py", "Ada") == "Hello, Ada\n"
+
+
+def test_a_graph_takes_the_way_that_its_conditions_choose_and_shows_it() -> None:
+    processed = output("conditional_graph.py", "42")
+    assert processed.startswith("{'process': 84}\n")
+    assert "process  [done]" in processed
+    refused = output("conditional_graph.py", "many")
+    assert refused.startswith("""{'error': "'many' is no number"}\n""")
+    assert "process  [skipped]" in refused
+
+
 def test_every_example_is_tested() -> None:
     source = Path(__file__).read_text("utf-8")
     assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in source] == []
