@@ -131,6 +131,8 @@ class _Reader:
                 return Type.TASK_RESUMED, self._value(fact.answer)
             case facts.PauseExpired():
                 self._questions.pop(fact.call, None)
+                if fact.error is None:
+                    return Type.TASK_RESUMED, None
                 return Type.TASK_FAILED, self._codec.decode_error(fact.error)
             case _:
                 raise TypeError(f"{fact!r} is no fact")

@@ -58,9 +58,7 @@ async def run_child(site: Site, body: Body, input: Json) -> Execution:
 
 async def _begin(site: Site, body: Body, input: Json, child: str, digest: str, *, is_new: bool) -> None:
     run = site.scope.run
-    if run.execution.suspend_requested:
-        await run.wait_to_be_suspended()
-    run.check_going()
+    await run.ready()
     if is_new:
         arguments = run.codec.describe({"execution": child})[1]
         now = run.clock.now()

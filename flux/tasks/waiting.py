@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Coroutine
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, overload
 
 from flux.codec.classes import type_ref
@@ -13,7 +14,7 @@ from flux.domain.events import CallReturned, PauseExpired, PauseOpened, TimerSet
 from flux.engine.invoke import recall, replayed
 from flux.engine.run import Run
 from flux.engine.scope import Site, require_scope
-from flux.errors import InvalidAnswer, NotReadable, TaskTimeout
+from flux.errors import DefinitionError, InvalidAnswer, NotReadable, TaskTimeout
 from flux.schema import ValueType
 
 T = TypeVar("T")
@@ -21,94 +22,132 @@ T = TypeVar("T")
 
 @overload
 def pause(
-    name: str, *, output: Any = None, message: str | None = None, timeout: float | None = None
+    name: str,
+    output: Any = None,
+    *,
+    message: str | None = None,
+    timeout: float | None = None,
+    until: datetime | None = None,
+    after: float | timedelta | None = None,
 ) -> Coroutine[Any, Any, Any]: ...
 @overload
 def pause(
-    name: str, *, response: type[T], output: Any = None, message: str | None = None, timeout: float | None = None
+    name: str,
+    output: Any = None,
+    *,
+    response: type[T],
+    message: str | None = None,
+    timeout: float | None = None,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def pause(
-    name: str, *, response: Any, output: Any = None, message: str | None = None, timeout: float | None = None
+    name: str,
+    output: Any = None,
+    *,
+    response: Any,
+    message: str | None = None,
+    timeout: float | None = None,
+    until: datetime | None = None,
+    after: float | timedelta | None = None,
 ) -> Coroutine[Any, Any, Any]: ...
 def pause(
     name: str,
+    output: Any = None,
     *,
     response: Any = Any,
-    output: Any = None,
     message: str | None = None,
     timeout: float | None = None,
+    until: datetime | None = None,
+    after: float | timedelta | None = None,
 ) -> Coroutine[Any, Any, Any]:
     """Ask something and wait for the answer, for as long as it takes: meanwhile the process may end.
 
     `response` is the type of the answer (a pydantic model, a dataclass, `bool`, `Literal["yes", "no"]`, ...): it makes the
     form that people fill in, and an answer that does not fit is refused. `output` is shown with the question, `message` is
-    the question in words. After `timeout` seconds without an answer TaskTimeout is raised. Several pauses may be open at
-    once, in branches; each is answered by its own name or id."""
-    scope = require_scope(f"pause({name!r})")
-    return _pause(scope.name_call(), name, ValueType(response), output, message, timeout)
+    the question in words. Several pauses may be open at once, in branches; each is answered by its own name or id.
 
-
-def sleep(duration: float | timedelta) -> Coroutine[Any, Any, None]:
-    """Wait for a while, `duration` in seconds or as a timedelta. The wake time is recorded: a crash does not start the
-    sleep again, and during a long one nothing stays in memory."""
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-    return _sleep(require_scope("sleep()").name_call(), seconds)
-
-
-async def _sleep(site: Site, seconds: float) -> None:
-    run = site.scope.run
-    record = recall(site, "sleep")
-    if record is not None and record.is_finished:
-        await replayed(site, record, None)
-        return
-    if record is None or record.wake_at is None:
-        run.check_going()
-        wake_at = run.clock.now() + seconds
-        await run.journal.record(TimerSet(at=run.clock.now(), call=site.id, name="sleep", wake_at=wake_at))
-    else:
-        wake_at = record.wake_at
-    await run.wait_until(site.id, wake_at)
-    await run.journal.record(CallReturned(at=run.clock.now(), call=site.id, value=Json("null")))
-
-
-async def _pause(
-    site: Site, name: str, response: ValueType, output: Any, message: str | None, timeout: float | None
-) -> Any:
-    run = site.scope.run
-    record = recall(site, name)
-    if record is not None and record.is_finished:
-        return _typed(name, response, await replayed(site, record, response.annotation))
-    if record is None:
-        run.check_going()
-        opened = _opened(run, site, name, response, output, message, timeout)
-        await run.journal.record(opened)
-        expires_at = opened.expires_at
-    else:
-        expires_at = record.wake_at
-    answer = await run.wait_for_answer(site.id, expires_at)
-    if answer is None:
-        answer = await _expired(run, site, name, timeout)
-    await run.journal.order.drained()
-    return _typed(name, response, run.codec.decode(answer, response.annotation))
-
-
-def _opened(
-    run: Run, site: Site, name: str, response: ValueType, output: Any, message: str | None, timeout: float | None
-) -> PauseOpened:
-    now = run.clock.now()
-    owner = f"pause {name!r}"
-    schema = response.json_schema() if response.annotation is not Any else None
-    return PauseOpened(
-        at=now,
-        call=site.id,
+    When no answer has come, at most one of these says what happens: after `timeout` seconds TaskTimeout is raised; at the
+    time `until` (local where it has no zone), or `after` so many seconds, the workflow goes on with None."""
+    if sum(limit is not None for limit in (timeout, until, after)) > 1:
+        raise DefinitionError(f"pause({name!r}): give one of timeout, until and after.")
+    question = _Question(
+        site=require_scope(f"pause({name!r})").name_call(),
         name=name,
-        output=None if output is None else run.codec.encode(output, owner=owner),
-        schema=None if schema is None else run.codec.encode(schema, owner=owner),
-        response=_type_name(response.annotation),
+        response=ValueType(response),
+        output=output,
         message=message,
-        expires_at=None if timeout is None else now + timeout,
+        timeout=timeout,
+        wake=until if until is not None else after,
     )
+    return question.ask()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Question:
+    site: Site
+    name: str
+    response: ValueType
+    output: Any
+    message: str | None
+    timeout: float | None
+    wake: datetime | float | timedelta | None
+
+    @property
+    def run(self) -> Run:
+        return self.site.scope.run
+
+    async def ask(self) -> Any:
+        record = recall(self.site, self.name)
+        if record is not None and record.is_finished:
+            return self._typed(await replayed(self.site, record, self.response.annotation))
+        expires_at = record.wake_at if record is not None else await self._open()
+        answer = await self.run.wait_for_answer(self.site.id, expires_at)
+        if answer is None:
+            answer = await self._expired()
+        await self.run.journal.order.drained()
+        return self._typed(self.run.codec.decode(answer, self.response.annotation))
+
+    async def _open(self) -> float | None:
+        await self.run.ready()
+        encode, now = self.run.codec.encode, self.run.clock.now()
+        owner = f"pause {self.name!r}"
+        schema = self.response.json_schema() if self.response.annotation is not Any else None
+        opened = PauseOpened(
+            at=now,
+            call=self.site.id,
+            name=self.name,
+            output=None if self.output is None else encode(self.output, owner=owner),
+            schema=None if schema is None else encode(schema, owner=owner),
+            response=_type_name(self.response.annotation),
+            message=self.message,
+            expires_at=self._expiry(now),
+        )
+        await self.run.journal.record(opened)
+        return opened.expires_at
+
+    def _expiry(self, now: float) -> float | None:
+        match self.wake:
+            case None:
+                return None if self.timeout is None else now + self.timeout
+            case datetime():
+                return self.wake.timestamp()
+            case _:
+                return now + _seconds(self.wake)
+
+    async def _expired(self) -> Json:
+        """Nobody answered in time, unless an answer was written before the expiry could be."""
+        codec, now = self.run.codec, self.run.clock.now()
+        error = None if self.wake is not None else codec.encode_error(TaskTimeout(self.name, self.timeout or 0.0))
+        await self.run.journal.record(PauseExpired(at=now, call=self.site.id, error=error))
+        answer = self.run.answer_of(self.site.id)
+        if answer is None and error is not None:
+            raise codec.decode_error(error)
+        return answer or Json("null")
+
+    def _typed(self, answer: Any) -> Any:
+        if self.response.annotation is Any or (answer is None and self.wake is not None):
+            return answer
+        return self.response.validate(answer, f"The answer to pause {self.name!r}", error=InvalidAnswer)
 
 
 def _type_name(annotation: Any) -> Json | None:
@@ -119,17 +158,27 @@ def _type_name(annotation: Any) -> Json | None:
         return None
 
 
-async def _expired(run: Run, site: Site, name: str, timeout: float | None) -> Json:
-    """Nobody answered in time: TaskTimeout, unless an answer was written before the expiry could be."""
-    error = run.codec.encode_error(TaskTimeout(name, timeout or 0.0))
-    await run.journal.record(PauseExpired(at=run.clock.now(), call=site.id, error=error))
-    answer = run.answer_of(site.id)
-    if answer is None:
-        raise run.codec.decode_error(error)
-    return answer
+def _seconds(duration: float | timedelta) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
 
 
-def _typed(name: str, response: ValueType, answer: Any) -> Any:
-    if response.annotation is Any:
-        return answer
-    return response.validate(answer, f"The answer to pause {name!r}", error=InvalidAnswer)
+def sleep(duration: float | timedelta) -> Coroutine[Any, Any, None]:
+    """Wait for a while, `duration` in seconds or as a timedelta. The wake time is recorded: a crash does not start the
+    sleep again, and during a long one nothing stays in memory."""
+    return _sleep(require_scope("sleep()").name_call(), _seconds(duration))
+
+
+async def _sleep(site: Site, seconds: float) -> None:
+    run = site.scope.run
+    record = recall(site, "sleep")
+    if record is not None and record.is_finished:
+        await replayed(site, record, None)
+        return
+    if record is None or record.wake_at is None:
+        await run.ready()
+        wake_at = run.clock.now() + seconds
+        await run.journal.record(TimerSet(at=run.clock.now(), call=site.id, name="sleep", wake_at=wake_at))
+    else:
+        wake_at = record.wake_at
+    await run.wait_until(site.id, wake_at)
+    await run.journal.record(CallReturned(at=run.clock.now(), call=site.id, value=Json("null")))

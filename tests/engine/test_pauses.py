@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import pytest
@@ -269,6 +270,27 @@ async def test_a_pause_that_nobody_answers_in_time_raises_inside() -> None:
         done = await flux.wait(paused.execution_id, timeout=10)
         assert "3600" in done.output
         assert done.pauses == []
+
+
+async def test_a_pause_with_a_time_goes_on_without_an_answer() -> None:
+    clock = FakeClock()
+    later = datetime.fromtimestamp(clock.now() + 7200)
+
+    @workflow
+    async def asks(ctx: ExecutionContext[Any]) -> list[Any]:
+        return [
+            await pause("a", {"shown": 1}, after=timedelta(hours=1)),
+            await pause("b", until=later),
+            await pause("c"),
+        ]
+
+    async with Flux(store=MemoryStore(), clock=clock) as flux:
+        paused = await flux.run(asks)
+        assert paused.pauses[0].output == {"shown": 1}
+        await clock.advance(hours=1, seconds=2)
+        assert [question.name for question in (await flux.wait(paused.execution_id)).pauses] == ["b"]
+        await clock.advance(hours=1, seconds=2)
+        assert (await flux.resume(paused.execution_id, 3)).output == [None, None, 3]
 
 
 async def test_of_two_answers_at_once_exactly_one_is_taken() -> None:
