@@ -20,6 +20,13 @@
     │   ├── ExecutionFinished      a verb that needs a live execution
     │   ├── ExecutionBusy          another process holds the execution
     │   └── ExecutionFailure       raised for a child that failed or was cancelled
+    ├── NonRetryable               a failure that trying again cannot help; users raise it, or derive from it
+    │   ├── ApprovalRejected       a person said no to a task that asks first
+    │   ├── SecretNotFound         a secret that a task asks for is nowhere
+    │   ├── ConfigNotFound         a configuration value that a task asks for is nowhere
+    │   └── KeyUnusable            the key that secrets and sensitive values are encrypted with cannot be had, or is another
+    ├── TooManyFailures            fewer branches succeeded than were asked for
+    ├── BranchCancelled            stands for a branch that was not needed any more
     ├── TaskFailed                 a task's exception whose own class cannot be made again
     ├── TaskTimeout                a task ran out of its time (also a TimeoutError)
     ├── DeadEnd                    the conditions of a graph led to no end
@@ -161,6 +168,66 @@ class ExecutionBusy(ExecutionError):
 
 class ExecutionFailure(ExecutionError):
     pass
+
+
+class NonRetryable(FluxError):
+    """`raise NonRetryable("the card was declined")`, or derive your own errors from it: no retry follows."""
+
+
+class ApprovalRejected(NonRetryable):
+    def __init__(self, task: str, reason: str = "") -> None:
+        super().__init__(task, reason)
+        self.task = task
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"Task {self.task!r} was not approved" + (f": {self.reason}" if self.reason else ".")
+
+
+class SecretNotFound(NonRetryable):
+    def __init__(self, name: str, task: str) -> None:
+        super().__init__(name, task)
+        self.name = name
+        self.task = task
+
+    def __str__(self) -> str:
+        return (
+            f"Task {self.task!r} asks for the secret {self.name!r}, which is not set. Set the environment variable "
+            f"FLUX_SECRET_{self.name} (or {self.name}), or store it with `flux secrets set {self.name}`."
+        )
+
+
+class ConfigNotFound(NonRetryable):
+    def __init__(self, name: str, asker: str) -> None:
+        super().__init__(name, asker)
+        self.name = name
+        self.asker = asker
+
+    def __str__(self) -> str:
+        return (
+            f"{self.asker} asks for the configuration value {self.name!r}, which is not set. Set it in the TOML file that "
+            f"the environment variable FLUX_CONFIG names, or as a variable FLUX_CONFIG_<NAME>."
+        )
+
+
+class KeyUnusable(NonRetryable):
+    pass
+
+
+class TooManyFailures(FluxError):
+    """`failures` are the branches' exceptions, in the order of the branches."""
+
+    def __init__(self, successes: int, failures: Sequence[Exception]) -> None:
+        first = f", the first: {type(failures[0]).__name__}: {failures[0]}" if failures else ""
+        super().__init__(f"{len(failures)} branches failed and {successes} succeeded{first}.")
+        self.successes = successes
+        self.failures = list(failures)
+
+
+class BranchCancelled(FluxError):
+    def __init__(self, index: int) -> None:
+        super().__init__(f"Branch {index} was cancelled: it was not needed any more.")
+        self.index = index
 
 
 class TaskFailed(FluxError):

@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any, TypeVar, cast
 
 from flux.clock import SystemClock
-from flux.codec import JsonCodec
 from flux.codec.classes import type_named
 from flux.context import ExecutionContext
 from flux.decorators import UNSET, Unset, Workflow
@@ -20,14 +19,16 @@ from flux.domain.events import Event
 from flux.domain.execution import Execution, Status
 from flux.engine.clockwork import Clockwork
 from flux.engine.engine import Engine, Start
-from flux.engine.ports import Clock, Listing, Store
+from flux.engine.ports import Clock, Listing, SecretStore, Store
 from flux.engine.runs import Observer, World
 from flux.engine.scheduler import Scheduler, ScheduleState
 from flux.errors import ExecutionFinished, ExecutionNotFound, FluxError, InvalidAnswer, NotReadable, WorkflowMismatch
 from flux.host import is_dead, this_process
+from flux.provisions import Beside
 from flux.registry import Registry
 from flux.schema import ValueType
-from flux.settings import Settings
+from flux.settings import MEMORY, Settings
+from flux.storage import SpillingStore, StoredCodec
 from flux.stores import open_store
 
 T = TypeVar("T")
@@ -41,7 +42,8 @@ class Flux:
 
     `database` is a path or a URL, by default the one in the user's data folder (or FLUX_DATABASE). With `recover` (what a
     server wants) executions whose process died are taken up, and timers that are due ring; without it only what is
-    started or resumed here runs here."""
+    started or resumed here runs here. `secrets` is where tasks find theirs: by default the environment, then the encrypted
+    file beside the database."""
 
     def __init__(
         self,
@@ -52,13 +54,17 @@ class Flux:
         settings: Settings | None = None,
         store: Store | None = None,
         clock: Clock | None = None,
+        secrets: SecretStore | None = None,
     ) -> None:
         self.settings = settings or Settings.load(database=database)
         self.workflows: Registry[AnyWorkflow] = Registry(workflows)
         self._recover = recover
         self._store = store
         self._clock = clock or SystemClock()
-        self._codec = JsonCodec()
+        self._beside = Beside.of(MEMORY if store is not None else self.settings.database)
+        self._values = self._beside.values()
+        self._provisions = self._beside.provisions(secrets)
+        self._codec = StoredCodec(self._values)
         self._stack = AsyncExitStack()
         self._engine: Engine | None = None
 
@@ -67,6 +73,8 @@ class Flux:
             store = self._store or await stack.enter_async_context(
                 open_store(self.settings.database, synchronous=self.settings.synchronous)
             )
+            if self._values is not None:
+                store = cast(Store, SpillingStore(store, self._values, limit=self.settings.inline_limit))
             world = World(
                 store=store,
                 codec=self._codec,
@@ -74,6 +82,7 @@ class Flux:
                 owner=this_process(),
                 workflows=self.workflows,
                 is_dead=is_dead,
+                provisions=self._provisions,
                 ttl=self.settings.lease_seconds,
                 poll=self.settings.poll_seconds,
                 recoveries=self.settings.max_recoveries,

@@ -26,7 +26,7 @@ class Settings:
     faster and may lose the last moments when the machine (not the process) dies. A run whose owner is silent for
     `lease_seconds` is taken over by another process, `max_recoveries` times at most. `poll_seconds` is how often the database is
     asked for what other processes did and for due timers. `task_threads` is how many plain `def` tasks run at once,
-    0 for one per processor."""
+    0 for one per processor. A value whose JSON is longer than `inline_limit` characters is kept in a file beside the database."""
 
     database: str
     synchronous: Synchronous = "full"
@@ -34,6 +34,7 @@ class Settings:
     poll_seconds: float = 1.0
     max_recoveries: int = 10
     task_threads: int = 0
+    inline_limit: int = 256 * 1024
 
     @classmethod
     def load(cls, *, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
@@ -111,4 +112,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "poll_seconds": _number(0, above=True),
     "max_recoveries": _count,
     "task_threads": _count,
+    "inline_limit": _count,
 }

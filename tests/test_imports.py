@@ -36,15 +36,17 @@ ROOMS: dict[str, Room] = {
     # the ports' implementations
     "stores": Room("stores", "errors domain engine"),
     "machine": Room("clock host settings", "errors engine"),
+    # what tasks may ask for: secrets, configuration, a cache, room for large values
+    "provisions": Room("cache config provisions secrets storage", "errors domain engine codec machine"),
     # what the user writes
-    "decorators": Room("decorators registry discovery schedules", "errors domain engine context schema"),
+    "decorators": Room("decorators options registry discovery schedules", "errors domain engine context schema"),
     "tasks": Room("tasks", "errors domain engine context codec schema decorators"),
     # the one place where all of it meets
-    "service": Room("service", "errors domain engine context codec schema stores machine decorators tasks"),
+    "service": Room("service", "errors domain engine context codec schema stores machine provisions decorators tasks"),
     "flux": Room("flux", "errors domain context decorators tasks service"),
     # the ways in
     "testing": Room("testing", "errors domain engine context codec stores machine decorators tasks service flux"),
-    "cli": Room("cli", "errors domain context schema machine decorators tasks service flux"),
+    "cli": Room("cli", "errors domain context schema machine provisions decorators tasks service flux"),
     "server": Room(
         "flux_mcp_server", "errors domain engine context codec schema machine decorators tasks service flux"
     ),

@@ -43,18 +43,26 @@ Outcome = Returned | Raised
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often, and how long apart, a failed attempt is made again. Delays in seconds."""
+    """How often, and how long apart, a failed attempt is made again. Delays in seconds; `jitter` is the part of a delay,
+    0 to 1, that is left to chance."""
 
     max_attempts: int = 0
     delay: float = 1.0
     backoff: float = 2.0
     max_delay: float = 600.0
+    jitter: float = 0.0
 
-    def delay_after(self, failed: int) -> float | None:
-        """Seconds to wait after `failed` attempts have failed (1 or more); None when the policy gives up."""
+    def delay_after(self, failed: int, *, luck: float = 0.0) -> float | None:
+        """Seconds to wait after `failed` attempts have failed (1 or more); None when the policy gives up.
+
+        `luck`, from 0 to 1, says how much of the jitter is taken off: delays are never longer than without."""
         if failed > self.max_attempts:
             return None
-        return min(self.delay * self.backoff ** (failed - 1), self.max_delay)
+        try:
+            delay = min(self.delay * self.backoff ** (failed - 1), self.max_delay)
+        except OverflowError:
+            delay = self.max_delay
+        return delay * (1 - self.jitter * luck)
 
 
 NO_RETRY = RetryPolicy()

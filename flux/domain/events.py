@@ -107,11 +107,11 @@ class PauseAnswered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseExpired:
-    """Nobody answered in time; `error` is what the workflow saw."""
+    """Nobody answered in time; `error` is what the workflow saw, None when it went on with the answer None."""
 
     at: float
     call: CallId
-    error: Failure
+    error: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,13 +150,15 @@ class CallCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptFailed:
-    """Attempt number `attempt` (from 1) failed; the next one may start at `retry_at`."""
+    """Attempt number `attempt` (from 1) failed; the next one may start at `retry_at`. After a `final` one there is none:
+    what runs next is the fallback or the rollback."""
 
     at: float
     call: CallId
     attempt: int
     error: Failure
     retry_at: float
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, replace
 
-from flux.domain.calls import CallId, Failure, Outcome, Raised, Returned
+from flux.domain.calls import CallId, Failure, Json, Outcome, Raised, Returned
 from flux.domain.events import (
     LIFECYCLE_TYPES,
     AttemptFailed,
@@ -46,6 +46,7 @@ class Record:
     attempts: int = 0
     error: Failure | None = None
     retry_at: float = 0.0
+    gave_up: bool = False
     wake_at: float | None = None
 
     @property
@@ -316,10 +317,12 @@ def _remember(records: dict[CallId, Record], event: Event) -> None:
         case AttemptFailed():
             record = records[event.call]
             record.attempts, record.error, record.retry_at = event.attempt, event.error, event.retry_at
+            record.gave_up = event.final
         case PauseOpened():
             records[event.call] = Record(event.name, wake_at=event.expires_at)
         case PauseExpired():
-            _finish(records, event.call, event.at, Raised(event.error))
+            outcome = Returned(Json("null")) if event.error is None else Raised(event.error)
+            _finish(records, event.call, event.at, outcome)
         case PauseAnswered():
             _finish(records, event.call, event.at, Returned(event.answer))
         case ExecutionResumed():
@@ -349,11 +352,12 @@ def _forget_what_is_over(records: dict[CallId, Record]) -> None:
 def _is_over(records: dict[CallId, Record], scope: tuple[CallId, int]) -> bool:
     call, attempt = scope
     record = records.get(call)
-    return record is None or record.is_finished or attempt <= record.attempts
+    return record is None or record.is_finished or 0 < attempt <= record.attempts
 
 
 def _calls_above(id: CallId) -> Iterator[tuple[CallId, int]]:
-    """The calls, with the number of the attempt, in whose bodies call `id` was made: `2~3.f0.1` is in attempt 3 of `2`."""
+    """The calls, with the number of the attempt, in whose bodies call `id` was made: `2~3.f0.1` is in attempt 3 of `2`.
+    Attempt 0 is what comes before the first: the question whether it may be made."""
     for scope in _scopes_above(id):
         before, _, last = scope.rpartition(".")
         if not last.startswith("f"):

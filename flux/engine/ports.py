@@ -214,3 +214,64 @@ class Codec(Protocol):
     def decode_error(self, failure: Failure) -> BaseException:
         """The same exception for the same failure, live and on replay; TaskFailed when its class cannot be made again."""
         ...
+
+
+class SecretStore(Protocol):
+    async def get(self, name: str) -> str | None:
+        """The secret, None when this store has none of that name."""
+        ...
+
+
+class ConfigSource(Protocol):
+    async def get(self, name: str) -> Any:
+        """The value, None when there is none of that name."""
+        ...
+
+
+class Cache(Protocol):
+    """Results of tasks, across executions. It may lose what it has been given, but never give something else."""
+
+    async def get(self, key: str, *, now: float) -> Json | None: ...
+
+    async def put(self, key: str, value: Json, *, expires_at: float | None) -> None: ...
+
+    async def clear(self) -> None: ...
+
+
+class Vault(Protocol):
+    """Makes text unreadable, and readable again for whoever has the same key. All raise KeyUnusable."""
+
+    def check(self) -> None:
+        """Raise if there is no key, before anything depends on it."""
+        ...
+
+    def seal(self, text: str) -> str: ...
+
+    def unseal(self, token: str) -> str: ...
+
+
+class OutputStorage(Protocol):
+    """Keeps the results of tasks outside the history, which holds a reference: `name` and what `store` returned."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def store(self, key: str, value: Json) -> str:
+        """Keep a result and return how it is found again; durable on return. `key` says for people whose it is."""
+        ...
+
+    async def retrieve(self, reference: str) -> Json:
+        """Raises NotReadable when it is gone."""
+        ...
+
+    async def delete(self, reference: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provisions:
+    """What tasks may ask for by their options."""
+
+    secrets: SecretStore
+    config: ConfigSource
+    cache: Cache
+    vault: Vault

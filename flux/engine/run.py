@@ -22,10 +22,11 @@ from flux.domain.events import (
     SuspendRequested,
 )
 from flux.domain.execution import Execution
+from flux.engine.fence import clocks_stopped
 from flux.engine.journal import Journal
 from flux.engine.order import HOPS
-from flux.engine.ports import Clock, Codec, EventStore, Lease
-from flux.engine.scope import Scope, entered
+from flux.engine.ports import Clock, Codec, EventStore, Lease, Provisions
+from flux.engine.scope import Scope, current_scope, entered
 from flux.errors import FluxError, NonDeterminismError, Suspend
 
 log = logging.getLogger("flux")
@@ -141,8 +142,10 @@ class Run:
         clock: Clock,
         publish: Callable[[Progress], None],
         children: Children,
+        provisions: Provisions,
     ) -> None:
         self.children = children
+        self.provisions = provisions
         self.body = body
         self.lease = lease
         self.codec = codec
@@ -329,7 +332,8 @@ class Run:
 
     def report(self, name: str, exc: Exception) -> None:
         """Something failed that must not change how the execution goes."""
-        log.warning("execution %s: the rollback of %r failed: %s: %s", self.id, name, type(exc).__name__, exc)
+        said = self.codec.encode_error(exc).message  # without the secrets that it may tell
+        log.warning("execution %s: the rollback of %r failed: %s: %s", self.id, name, type(exc).__name__, said)
 
     # -- asyncio tasks of this run ----------------------------------------------------------------------------------
 
@@ -337,6 +341,8 @@ class Run:
         """Count an asyncio task created inside this execution; `scope` is where its calls stand."""
         parent = asyncio.current_task()
         self._live[task] = parent if parent in self._live else None
+        for fence in scope.fences:
+            fence.adopt(task)
         self.journal.alone = len(self._live) == 1
         task.add_done_callback(lambda task: self._left(task, scope))
 
@@ -366,6 +372,12 @@ class Run:
             raise self.mismatch
         if self.execution.cancel_requested:
             raise asyncio.CancelledError
+
+    async def ready(self) -> None:
+        """Before every new step: wait while the execution is to be suspended, and raise what keeps the run from going on."""
+        if self.execution.suspend_requested:
+            await self.wait_to_be_suspended()
+        self.check_going()
 
     # -- waiting ----------------------------------------------------------------------------------------------------
 
@@ -428,12 +440,14 @@ class Run:
         self.check_going()
         task = asyncio.current_task()
         assert task is not None
+        scope = current_scope()
         self._waits[call] = wait
         if parkable:
             self._waiting.add(task)
             self._look_for_quiet()
         try:
-            return await wait.arrived
+            with clocks_stopped(scope.fences if scope is not None else ()):
+                return await wait.arrived
         finally:
             del self._waits[call]
             self._waiting.discard(task)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from flux.domain.events import CallStarted, Event, ExecutionFailed, ExecutionRecovered
 from flux.domain.execution import Execution, Status, apply, fold
-from flux.engine.ports import Clock, Codec, Head, Lease, Owner, Store
+from flux.engine.ports import Clock, Codec, Head, Lease, Owner, Provisions, Store
 from flux.engine.run import Bodies, Body, Children, Progress, Run
 from flux.engine.scope import install_factory, remove_factory
 from flux.errors import ExecutionBusy, FluxError, LeaseLost, RecoveryLimit, StoreError
@@ -33,6 +33,7 @@ class World:
     owner: Owner
     workflows: Bodies
     is_dead: Callable[[Owner], bool]
+    provisions: Provisions
     ttl: float = 15.0
     poll: float = 1.0
     recoveries: int = 10
@@ -84,6 +85,7 @@ class Runs:
             clock=world.clock,
             publish=self._publish,
             children=self.children,
+            provisions=world.provisions,
         )
         task = asyncio.get_running_loop().create_task(self._to_rest(run), name=f"flux {lease.execution_id}")
         self._active[lease.execution_id] = _Active(run, task)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from flux.domain.calls import CallId
+from flux.engine.fence import Fence, Fences, check_open
 from flux.errors import NotInWorkflow
 
 if TYPE_CHECKING:
@@ -37,19 +38,23 @@ class Site:
 
 
 class Scope:
-    """`path` is the prefix of the ids of the calls made here: empty in the workflow's body, `2.` inside call 2."""
+    """`path` is the prefix of the ids of the calls made here: empty in the workflow's body, `2.` inside call 2. `fences`
+    are the attempts around it, the outermost first."""
 
-    __slots__ = ("calls", "forks", "path", "run", "task")
+    __slots__ = ("calls", "fences", "forks", "path", "run", "task")
 
-    def __init__(self, run: Run, path: str = "", task: str | None = None) -> None:
+    def __init__(self, run: Run, path: str = "", task: str | None = None, fences: Fences = ()) -> None:
         self.run = run
         self.path = path
         self.task = task  # the task whose body this is, for people
+        self.fences = fences
         self.calls = 0
         self.forks = 0
 
     def name_call(self, *, depth: int = 2) -> Site:
         """The next call of this scope. `depth` is how many frames up the caller's own line is."""
+        if self.fences:
+            check_open(self.fences)
         id = CallId(f"{self.path}{self.calls}")
         self.calls += 1
         frame = sys._getframe(depth)  # pyright: ignore[reportPrivateUsage] - the one cheap way to know the line
@@ -59,11 +64,12 @@ class Scope:
         """The scope of an asyncio task created here."""
         path = f"{self.path}f{self.forks}."
         self.forks += 1
-        return Scope(self.run, path, self.task)
+        return Scope(self.run, path, self.task, self.fences)
 
-    def inside(self, call: CallId, attempt: int, task: str) -> Scope:
+    def inside(self, call: CallId, attempt: int, task: str, fence: Fence | None = None) -> Scope:
         """The scope of the body of one attempt (from 1) of `call`: what a failed attempt recorded is not the next one's."""
-        return Scope(self.run, f"{call}." if attempt == 1 else f"{call}~{attempt}.", task)
+        fences = self.fences if fence is None else (*self.fences, fence)
+        return Scope(self.run, f"{call}." if attempt == 1 else f"{call}~{attempt}.", task, fences)
 
 
 _current: ContextVar[Scope | None] = ContextVar("flux_scope", default=None)
