@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
 from enum import Enum
 from functools import cached_property, partial, update_wrapper
 from types import MethodType
@@ -16,7 +16,7 @@ from flux import schema
 from flux.context import ExecutionContext
 from flux.domain.calls import Json, RetryPolicy
 from flux.domain.execution import Execution
-from flux.engine.branches import run_branches
+from flux.engine.branches import Branches, policy, run_branches, stream_branches
 from flux.engine.invoke import Call, Spec, bound, invoke
 from flux.engine.ports import Codec
 from flux.engine.scope import Site, require_scope
@@ -96,11 +96,32 @@ class Task(Generic[P, R]):
         return invoke(call)
 
     def map(
-        self, items: Iterable[Any], *, max_concurrent: int | None = None, raise_on_error: bool = True
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        max_concurrent: int | None = None,
+        raise_on_error: bool = True,
+        min_successes: int | None = None,
+        max_failures: int | None = None,
     ) -> Coroutine[Any, Any, list[R]]:
-        """Call the task once for each item, concurrently; the results in the order of the items."""
-        calls = (self._call((item,), {}, depth=3) for item in items)
-        return run_branches(calls, max_concurrent=max_concurrent, raise_on_error=raise_on_error)
+        """Call the task once for each item, concurrently; the results in the order of the items.
+
+        `items` may be an iterator, sync or async: it is asked for an item when there is room for it. The rest is as in
+        `flux.tasks.parallel`."""
+        rules = policy(raise_on_error=raise_on_error, min_successes=min_successes, max_failures=max_failures)
+        return run_branches(self._calls(items), max_concurrent=max_concurrent, policy=rules)
+
+    def map_stream(self, items: Iterable[Any] | AsyncIterable[Any], *, max_concurrent: int = 100) -> AsyncGenerator[R]:
+        """Call the task once for each item; the results as they come, in the same order on every replay.
+
+        Nothing is kept of a result that has been taken: for more items than fit into memory. Stop early with
+        `contextlib.aclosing`. The first failure is raised, and cancels the rest."""
+        return stream_branches(self._calls(items), max_concurrent=max_concurrent)
+
+    def _calls(self, items: Iterable[Any] | AsyncIterable[Any]) -> Branches:
+        if isinstance(items, AsyncIterable):
+            return (self._call((item,), {}, depth=3) async for item in items)
+        return (self._call((item,), {}, depth=3) for item in items)
 
     def with_options(self, **options: Unpack[TaskOptions]) -> Task[P, R]:
         """The same task with some options changed."""
@@ -153,7 +174,7 @@ task = _TaskDecorator()
 class WorkflowOptions(TypedDict, total=False):
     """`name` is what the workflow is called by and must stay the same while executions of it live; `title` and
     `description` are for people and models; `version` is recorded for people. `schedule` (`flux.cron`, `interval`, `once`)
-    starts it by itself, wherever it is served."""
+    starts it by itself, wherever it is served. `timeout` is in seconds from start to end, waiting included."""
 
     name: str
     title: str
@@ -161,6 +182,7 @@ class WorkflowOptions(TypedDict, total=False):
     version: str
     tags: Iterable[str]
     schedule: Schedule | None
+    timeout: float | None
 
 
 class Runner(Protocol):
@@ -213,6 +235,10 @@ class Workflow(Generic[T, R]):
     @property
     def tags(self) -> frozenset[str]:
         return frozenset(self.options.get("tags", ()))
+
+    @property
+    def timeout(self) -> float | None:
+        return self.options.get("timeout")
 
     @property
     def schedule(self) -> Schedule | None:
@@ -273,8 +299,7 @@ class Workflow(Generic[T, R]):
         """Inside another workflow: run this one once for each input, concurrently, each as a child.
 
         Returns the ended executions in the order of the inputs; one that failed has its error as `.output`."""
-        scope = require_scope(f"Workflow {self.name!r}")
-        children = (self._child(scope.name_call(depth=3), input) for input in inputs)
+        children = (self._child(require_scope(f"Workflow {self.name!r}").name_call(depth=3), input) for input in inputs)
         return run_branches(children, max_concurrent=max_concurrent)
 
     async def _child(self, site: Site, input: Any) -> ExecutionContext[T]:

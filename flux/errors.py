@@ -29,6 +29,7 @@
     ├── BranchCancelled            stands for a branch that was not needed any more
     ├── TaskFailed                 a task's exception whose own class cannot be made again
     ├── TaskTimeout                a task ran out of its time (also a TimeoutError)
+    ├── WorkflowTimeout            an execution did (also a TimeoutError)
     ├── DeadEnd                    the conditions of a graph led to no end
     ├── NonDeterminismError        the code no longer makes the calls its history holds
     ├── RecoveryLimit              an execution took its process down too often
@@ -260,6 +261,16 @@ class DeadEnd(FluxError):
     def __str__(self) -> str:
         stopped, false = ", ".join(map(repr, self.nodes)), "; ".join(self.edges)
         return f"Graph {self.graph!r} reached no end: it stopped after {stopped}. Not true: {false}."
+
+
+class WorkflowTimeout(FluxError, TimeoutError):
+    def __init__(self, workflow: str, seconds: float) -> None:
+        super().__init__(workflow, seconds)
+        self.workflow = workflow
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return f"Workflow {self.workflow!r} took longer than its timeout of {self.seconds:g} s."
 
 
 class NonDeterminismError(FluxError):

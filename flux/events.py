@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 from flux.domain import events as facts
 from flux.domain.calls import Json
 from flux.engine.ports import Codec
+from flux.errors import NotReadable
 
 
 class ExecutionEventType(StrEnum):
@@ -110,7 +112,7 @@ class _Reader:
         match fact:
             case facts.CallStarted():
                 self._names[fact.call] = fact.name
-                return Type.TASK_STARTED, self._value(fact.arguments)
+                return Type.TASK_STARTED, self._arguments(fact.arguments)
             case facts.TimerSet():
                 self._names[fact.call] = fact.name
                 return Type.TASK_STARTED, datetime.fromtimestamp(fact.wake_at, UTC)
@@ -141,6 +143,13 @@ class _Reader:
         if self._questions:
             return Type.WORKFLOW_PAUSED, next(iter(self._questions.values()))
         return Type.WORKFLOW_SLEEPING, None if fact.wake_at is None else datetime.fromtimestamp(fact.wake_at, UTC)
+
+    def _arguments(self, text: Json | None) -> Any:
+        """As values where they could be kept, else as the readable copy has them."""
+        try:
+            return self._value(text)
+        except NotReadable:
+            return json.loads(text or "null")
 
     def _value(self, text: Json | None) -> Any:
         return None if text is None else self._codec.decode(text)

@@ -100,9 +100,15 @@ async def to_the_end(
             pause = execution.pauses[0]
             await flux.answer(execution_id, (answers or {}).get(pause.name), pause=pause.id)
         else:
+            await _let_it_sleep(execution, clock)
             await flux.go_on(execution_id)
         execution = await flux.get(execution_id)
     return execution
+
+
+async def _let_it_sleep(execution: ExecutionContext[Any], clock: FakeClock | None) -> None:
+    if clock is not None and execution.wake_at is not None:
+        await clock.advance(seconds=max(0.0, execution.wake_at.timestamp() - clock.now()))
 
 
 async def _let_it_run(flux: Flux, execution_id: str, clock: FakeClock | None) -> None:

@@ -52,12 +52,15 @@ FINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
+    """`began_at` is when it was started, or retried after a failure: from then on its timeout counts."""
+
     id: str
     workflow: str
     input: Json
     status: Status
     created_at: float
     updated_at: float
+    began_at: float
     principal: str | None = None
     parent: str | None = None
     output: Json | None = None
@@ -92,6 +95,7 @@ def apply(id: str, state: Execution | None, event: Event) -> Execution:
             status=Status.RUNNING,
             created_at=event.at,
             updated_at=event.at,
+            began_at=event.at,
             principal=event.principal,
             parent=event.parent,
         )
@@ -113,6 +117,7 @@ def apply(id: str, state: Execution | None, event: Event) -> Execution:
                 status=Status.RUNNING,
                 updated_at=event.at,
                 wake_at=None,
+                began_at=event.at if event.reason in ("retry", "fork") else state.began_at,
                 children=(),
                 error=None,
                 suspend_requested=False,

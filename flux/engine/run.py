@@ -27,7 +27,7 @@ from flux.engine.journal import Journal
 from flux.engine.order import HOPS
 from flux.engine.ports import Clock, Codec, EventStore, Lease, Provisions
 from flux.engine.scope import Scope, current_scope, entered
-from flux.errors import FluxError, NonDeterminismError, Suspend
+from flux.errors import FluxError, NonDeterminismError, Suspend, WorkflowTimeout
 
 log = logging.getLogger("flux")
 
@@ -61,6 +61,11 @@ class Body(Protocol):
 
     @property
     def output_type(self) -> Any: ...
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds from the start to the end of an execution, waiting included."""
+        ...
 
     @property
     def schedule(self) -> Schedule | None: ...
@@ -163,6 +168,7 @@ class Run:
         self._answers: dict[CallId, Json] = {}
         self._look = False
         self._overdue = False
+        self._timeout: WorkflowTimeout | None = None
         self._quiet = asyncio.Event()
 
     @property
@@ -183,6 +189,7 @@ class Run:
         self.adopt(main, scope)
         if self.execution.cancel_requested:
             self._cancel_within(CANCEL_WITHIN)
+        alarm = loop.create_task(self._ring_at_deadline(), context=Context()) if self._deadline is not None else None
         try:
             while not self.stopped:
                 await self._until_done_or_quiet(main)
@@ -195,6 +202,8 @@ class Run:
         except Suspend:
             pass  # the journal cannot write any more; `stopped` says why
         finally:
+            if alarm is not None:
+                alarm.cancel()
             await self._unwind()
             await self.journal.aclose()
 
@@ -224,7 +233,7 @@ class Run:
         now = self.clock.now()
         if self.execution.cancel_requested:
             return ExecutionCancelled(at=now, reason=self.execution.cancel_reason)
-        error = _error_of(main, self.body.name)
+        error = self._timeout or _error_of(main, self.body.name)
         error = self.mismatch or error
         if error is None:
             try:
@@ -244,6 +253,8 @@ class Run:
             event: Event = ExecutionSuspended(at=now)
         else:
             wakes = [wait.wake_at for wait in self._waits.values() if wait.wake_at is not None]
+            if self._deadline is not None:
+                wakes.append(self._deadline)
             event = ExecutionParked(at=now, wake_at=min(wakes, default=None), children=self.awaited_children)
         return await self.journal.conclude(event)
 
@@ -311,6 +322,17 @@ class Run:
         """Cancel the body where it stands."""
         if self._main is not None:
             self._main.cancel()
+
+    @property
+    def _deadline(self) -> float | None:
+        return None if self.body.timeout is None else self.execution.began_at + self.body.timeout
+
+    async def _ring_at_deadline(self) -> None:
+        assert self._deadline is not None, "there is no alarm without a deadline"
+        await self.clock.sleep_until(self._deadline)
+        self._timeout = WorkflowTimeout(self.body.name, self.body.timeout or 0.0)
+        self.interrupt()
+        self._cancel_within(CANCEL_WITHIN)
 
     def _cancel_within(self, seconds: float) -> None:
         """A cancelled body may clean up, but not for ever."""

@@ -311,7 +311,11 @@ async def test_methods_can_be_tasks(flux: Flux) -> None:
     async def buys(ctx: ExecutionContext[int]) -> int:
         return await Shop(7).total(ctx.input)
 
-    assert (await flux.run(buys, 3)).output == 21
+    done = await flux.run(buys, 3)
+    assert done.output == 21
+    started = (await flux.get(done.execution_id, events=True)).events[1]
+    assert started.name == "total"
+    assert started.value["count"] == 3  # although the shop itself cannot be kept
 
 
 async def test_a_task_that_calls_exit_fails_and_takes_nothing_down(flux: Flux) -> None:

@@ -10,7 +10,7 @@ from flux import ExecutionContext, Flux, Status, pause, task, workflow
 from flux.domain.events import CallStarted, ExecutionRecovered, ExecutionStarted
 from flux.domain.execution import fold
 from flux.engine.ports import Head, Owner
-from flux.errors import RecoveryLimit, StoreError
+from flux.errors import RecoveryLimit, StoreError, WorkflowTimeout
 from flux.settings import Settings
 from flux.stores.memory import MemoryStore
 from flux.tasks import parallel, sleep
@@ -175,6 +175,28 @@ async def test_a_long_sleep_is_parked_and_wakes_at_its_time_in_whatever_process_
         assert (await flux.get(asleep.execution_id)).status is Status.SLEEPING
         await clock.advance(days=1, seconds=2)
         assert (await flux.wait(asleep.execution_id, timeout=10)).output == "awake"
+
+
+async def test_a_workflow_that_takes_too_long_fails_running_or_parked() -> None:
+    @workflow.with_options(timeout=3600)
+    async def asks(ctx: ExecutionContext[Any]) -> Any:
+        return await pause("ask")
+
+    @workflow.with_options(timeout=60)
+    async def hangs(ctx: ExecutionContext[Any]) -> Any:
+        await asyncio.Event().wait()
+
+    clock, store = FakeClock(), MemoryStore()
+    async with Flux(store=store, clock=clock, workflows=[asks, hangs]) as flux:
+        paused = await flux.run(asks)
+        hanging = await flux.start(hangs)
+        await clock.advance(minutes=61)
+        assert isinstance((await flux.wait(hanging.execution_id, timeout=10)).error, WorkflowTimeout)
+        late = await flux.wait(paused.execution_id, timeout=10)
+        assert "3600 s" in str(late.error)
+        await flux.retry(paused.execution_id)
+        await flux.wait(paused.execution_id, timeout=10)
+        assert (await flux.resume(paused.execution_id, 1)).output == 1
 
 
 async def test_attempts_go_on_from_the_count_that_a_crash_left() -> None:
