@@ -1,0 +1,1 @@
+"""The MCP face of Flux: every workflow it finds becomes a tool."""

@@ -1,0 +1,174 @@
+"""Following an execution for somebody who waits: progress, heartbeats, patience, and who has let go of what."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeVar
+
+from flux.context import ExecutionContext
+from flux.domain.execution import Status
+from flux.engine.run import Progress
+from flux.errors import LeaseLost
+from flux.schema import to_json_value
+from flux.service import Flux
+
+T = TypeVar("T")
+
+HEARTBEAT = 8.0  # seconds of silence at most: clients and proxies drop calls that say nothing
+LAST_WORDS = 1.0  # seconds that a call which has its result waits for its last progress to be written
+MOST_WAITING = 100  # reports that wait to be written; of more, the oldest are dropped
+LONGEST = 200  # characters of a message that clients show
+LOOK = 0.2  # seconds between two looks at an execution that sleeps or has changed hands
+
+Report = Callable[[float, str], Awaitable[None]]
+"""Sends progress: a number that grows, and a message. Does nothing for a client that did not ask for it."""
+
+
+async def at_rest(flux: Flux, execution_id: str, *, deadline: float) -> ExecutionContext[Any]:
+    """The execution once it has ended or needs somebody, or as it is at `deadline` (of the monotonic clock).
+
+    A sleeping one is waited for, unless it sleeps past the deadline."""
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            execution = await flux.wait(execution_id, timeout=left)
+        except LeaseLost:  # another process has taken it over
+            execution = await flux.get(execution_id)
+            if execution.is_at_rest or not left:
+                return execution
+        else:
+            if execution.status is not Status.SLEEPING or not _wakes_within(execution, left):
+                return execution
+        await asyncio.sleep(min(LOOK, left))
+
+
+def _wakes_within(execution: ExecutionContext[Any], seconds: float) -> bool:
+    return execution.wake_at is None or execution.wake_at.timestamp() <= time.time() + seconds
+
+
+_unbroken: set[asyncio.Task[Any]] = set()
+
+
+async def unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which goes on to its end when the caller is cancelled: what a lost call has begun is done whole."""
+    task = asyncio.get_running_loop().create_task(work)
+    _unbroken.add(task)
+    task.add_done_callback(_unbroken.discard)
+    return await asyncio.shield(task)
+
+
+@asynccontextmanager
+async def relayed(flux: Flux, execution_id: str, report: Report) -> AsyncGenerator[None]:
+    """Meanwhile, report what the execution reports, and at least a heartbeat. Nothing is reported afterwards."""
+    relay = _Relay(execution_id, report)
+    with flux.observed(execution_id, relay.hear):
+        writing = asyncio.get_running_loop().create_task(relay.write(), name=f"progress of {execution_id}")
+        try:
+            yield
+            relay.end()
+            await asyncio.wait([writing], timeout=LAST_WORDS)
+        finally:
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+
+class _Relay:
+    """Hears what an execution reports and writes it to one client. The number it sends is the seconds since the call."""
+
+    def __init__(self, execution_id: str, report: Report) -> None:
+        self._execution_id = execution_id
+        self._report = report
+        self._began = time.monotonic()
+        self._said = 0.0
+        self._last = "still running"
+        self._waiting = deque[str](maxlen=MOST_WAITING)
+        self._news = asyncio.Event()
+        self._ending = False
+
+    def hear(self, progress: Progress) -> None:
+        self._waiting.append(_told(progress))
+        self._news.set()
+
+    def end(self) -> None:
+        self._ending = True
+        self._news.set()
+
+    async def write(self) -> None:
+        await self._say(f"execution {self._execution_id}")
+        while True:
+            await self._wait_for_news()
+            while self._waiting:
+                self._last = self._waiting.popleft()
+                await self._say(self._last)
+            if self._ending:
+                return
+
+    async def _wait_for_news(self) -> None:
+        while True:
+            try:
+                await asyncio.wait_for(self._news.wait(), HEARTBEAT)
+            except TimeoutError:
+                await self._say(f"{self._last} ({time.monotonic() - self._began:.0f} s)")
+            else:
+                self._news.clear()
+                return
+
+    async def _say(self, message: str) -> None:
+        self._said = max(round(time.monotonic() - self._began, 3), self._said + 0.001)
+        await self._report(self._said, message if len(message) <= LONGEST else message[: LONGEST - 3] + "...")
+
+
+def _told(progress: Progress) -> str:
+    if progress.value is None:
+        return f"{progress.task} finished"
+    value = to_json_value(progress.value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+class Attendance:
+    """Which executions are followed by a call of this process, and which results no caller has been given.
+
+    A client that gave up leaves an execution behind that nobody follows; when it makes the same call again, it is given
+    that execution, not another one. So is one that ended meanwhile, for a while."""
+
+    KEPT = 15 * 60.0  # seconds that a result waits for the caller who missed it
+    MOST = 10_000
+
+    def __init__(self) -> None:
+        self._followers = Counter[str]()
+        self._missed: OrderedDict[str, float] = OrderedDict()
+
+    @contextmanager
+    def following(self, execution_id: str) -> Generator[None]:
+        self.begun(execution_id)
+        self._followers[execution_id] += 1
+        try:
+            yield
+        finally:
+            self._followers[execution_id] -= 1
+            if not self._followers[execution_id]:
+                del self._followers[execution_id]
+
+    def begun(self, execution_id: str) -> None:
+        """Some call has started the execution, whether or not it lives to follow it."""
+        self._missed[execution_id] = time.monotonic()
+        self._missed.move_to_end(execution_id)
+        while len(self._missed) > self.MOST:
+            self._missed.popitem(last=False)
+
+    def delivered(self, execution_id: str) -> None:
+        """Some caller has seen how the execution ended."""
+        self._missed.pop(execution_id, None)
+
+    def may_be_joined(self, execution: ExecutionContext[Any]) -> bool:
+        if self._followers[execution.execution_id]:
+            return False
+        if not execution.has_finished:
+            return True
+        missed = self._missed.get(execution.execution_id)
+        return missed is not None and time.monotonic() - missed < self.KEPT

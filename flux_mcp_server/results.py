@@ -1,0 +1,276 @@
+"""Executions on the wire: results, handles, questions and errors. The only place that knows the protocol's eras.
+
+One shape holds in every era: `structuredContent` is always an object. An output that is no object is wrapped as `{"result": x}`, in
+the output schema too. A call that ends before its workflow does is answered by a *handle*, an object which says what to call next.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Literal, cast
+
+import jsonschema
+import mcp_types as types
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from flux.context import ExecutionContext, OpenPause
+from flux.decorators import Workflow
+from flux.domain.execution import Status
+from flux.errors import TaskFailed
+from flux.schema import JsonSchema, object_with, output_schema, to_json_value
+from flux_mcp_server import asking
+from flux_mcp_server._sdk import Context
+
+Reply = types.CallToolResult | types.InputRequiredResult
+
+RESULT = "result"
+"""The one property of an output that is no object."""
+
+WAIT = 45  # seconds, what the texts advise for `wait_seconds`
+
+_TEXT: JsonSchema = {"type": "string"}
+_TIME: JsonSchema = {"type": "string", "format": "date-time"}
+
+QUESTION: JsonSchema = {
+    "type": "object",
+    "properties": {
+        "pause": {"type": "string", "description": "Names the question when it is answered"},
+        "message": _TEXT,
+        "output": {"description": "What the workflow shows with the question"},
+        "answer_schema": {
+            "type": "object",
+            "description": "The JSON Schema of the answer; without one, any answer will do",
+        },
+        "expires_at": _TIME,
+    },
+    "required": ["pause", "message"],
+}
+
+HANDLE: JsonSchema = {
+    "type": "object",
+    "description": "The execution goes on without this call, or waits",
+    "properties": {
+        "execution_id": _TEXT,
+        "workflow": _TEXT,
+        "status": {"type": "string", "enum": ["running", "paused", "sleeping", "suspended"]},
+        "questions": {"type": "array", "items": QUESTION},
+        "wakes_at": _TIME,
+        "next": {"type": "string", "description": "What to do now"},
+    },
+    "required": ["execution_id", "workflow", "status", "next"],
+}
+
+VIEW: JsonSchema = {
+    "type": "object",
+    "properties": {
+        **HANDLE["properties"],
+        "status": {"type": "string", "enum": [status.value for status in Status]},
+        "created_at": _TIME,
+        "updated_at": _TIME,
+        "output": {"description": "What the workflow returned"},
+        "error": {"type": "string", "description": "Why it failed"},
+    },
+    "required": ["execution_id", "workflow", "status", "created_at", "updated_at", "next"],
+}
+
+
+# -- what the client can take ------------------------------------------------------------------------------------------
+
+Way = Literal["in the result", "over the call", "not at all"]
+
+
+def way_to_ask(client: Context) -> Way:
+    """How this client's user can be asked while a tool is called."""
+    if not asking.is_declared(client):
+        return "not at all"
+    if client.protocol_version in MODERN_PROTOCOL_VERSIONS:
+        return "in the result"
+    return "over the call" if client.session.can_send_request else "not at all"
+
+
+def questions(requests: Mapping[str, types.ElicitRequest], state: str, execution: ExecutionContext[Any]) -> Reply:
+    """Questions in the result: the client asks them, then makes the same call again with the answers and the state."""
+    return types.InputRequiredResult(input_requests=dict(requests), request_state=state, _meta=_meta(execution))
+
+
+# -- how an execution ended --------------------------------------------------------------------------------------------
+
+
+class Output:
+    """The output of one workflow as a tool's structured content."""
+
+    def __init__(self, workflow: Workflow[Any, Any]) -> None:
+        self._type = workflow.output
+        self._declared = output_schema(workflow.output)
+
+    @cached_property
+    def schema(self) -> JsonSchema:
+        """Either the output or a handle: clients of every era check results against it."""
+        if self._declared is None:
+            return {"type": "object"}
+        shape = object_with(RESULT, self._declared) if self._is_wrapped else dict(self._declared)
+        definitions = shape.pop("$defs", None)
+        schema: JsonSchema = {"type": "object", "anyOf": [shape, HANDLE]}
+        return schema if definitions is None else {**schema, "$defs": definitions}
+
+    def structured(self, output: Any) -> dict[str, Any]:
+        value = self._type.to_json_value(output)
+        if self._is_wrapped or not isinstance(value, dict):
+            return {RESULT: value}
+        return cast("dict[str, Any]", value)
+
+    def fault(self, structured: Any) -> str | None:
+        """Why clients would refuse the content; None when it fits."""
+        found = next(iter(self._validator.iter_errors(structured)), None)
+        return None if found is None else f"{found.json_path}: {found.message}"
+
+    @property
+    def _is_wrapped(self) -> bool:
+        return self._declared is not None and self._declared.get("type") != "object"
+
+    @cached_property
+    def _validator(self) -> Any:
+        return jsonschema.Draft202012Validator(self.schema)
+
+
+def of_workflow(execution: ExecutionContext[Any], output: Output) -> types.CallToolResult:
+    """What the workflow's own tool answers once its execution has ended."""
+    if not execution.has_succeeded:
+        return _unsuccessful(execution)
+    value = execution.output
+    structured = output.structured(value)
+    fault = output.fault(structured)
+    if fault is not None:
+        said = f"Execution {execution.execution_id} has completed, but its output is not what {execution.workflow_name} declares: {fault}"
+        return error(f"{said}\nThe output: {_compact(structured)}", execution)
+    return _result(execution, structured, text=value if isinstance(value, str) else None)
+
+
+def _unsuccessful(execution: ExecutionContext[Any]) -> types.CallToolResult:
+    name, id = execution.workflow_name, execution.execution_id
+    if execution.is_cancelled:
+        return error(f"Execution {id} of {name} was cancelled.", execution)
+    return error(f"{name} failed: {said(execution.error)}\nThis was execution {id}.", execution)
+
+
+def said(failure: BaseException | None) -> str:
+    if failure is None or isinstance(failure, TaskFailed):
+        return str(failure)
+    return f"{type(failure).__name__}: {failure}"
+
+
+# -- executions under way ----------------------------------------------------------------------------------------------
+
+
+def handle(execution: ExecutionContext[Any], *, resume_tool: str, unused: Sequence[str] = ()) -> types.CallToolResult:
+    """For a caller who has to come back. `unused` says why answers that were given have not been used."""
+    content = _handle(execution, resume_tool)
+    if unused:
+        content["next"] += " " + " ".join(unused)
+    shown = {key: value for key, value in content.items() if key != "next"}
+    return _result(execution, content, text=f"{content['next']}\n{_compact(shown)}")
+
+
+def _handle(execution: ExecutionContext[Any], resume_tool: str) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "execution_id": execution.execution_id,
+        "workflow": execution.workflow_name,
+        "status": execution.status.value,
+        "next": _next(execution, resume_tool),
+    }
+    if execution.is_paused:
+        content["questions"] = [_question(execution, pause) for pause in execution.pauses]
+    if execution.wake_at is not None:
+        content["wakes_at"] = _time(execution.wake_at)
+    return content
+
+
+def _question(execution: ExecutionContext[Any], pause: OpenPause) -> dict[str, Any]:
+    names = [each.name for each in execution.pauses]
+    question: dict[str, Any] = {
+        "pause": pause.name if names.count(pause.name) == 1 else pause.id,
+        "message": pause.message or f"The workflow waits for an answer: {pause.name}",
+    }
+    if pause.output is not None:
+        question["output"] = to_json_value(pause.output)
+    if pause.schema is not None:
+        question["answer_schema"] = pause.schema
+    if pause.expires_at is not None:
+        question["expires_at"] = _time(pause.expires_at)
+    return question
+
+
+def _next(execution: ExecutionContext[Any], resume_tool: str) -> str:
+    id = execution.execution_id
+    match execution.status:
+        case Status.RUNNING:
+            return f"Not finished yet: call get_execution with execution_id {id!r} and wait_seconds {WAIT}."
+        case Status.PAUSED if len(execution.pauses) > 1:
+            return f"Waits for answers: ask the user, then call {resume_tool} with execution_id {id!r}, pause and answer, once for each."
+        case Status.PAUSED:
+            return f"Waits for an answer: ask the user, then call {resume_tool} with execution_id {id!r} and answer."
+        case Status.SLEEPING:
+            return f"Sleeps and goes on by itself: call get_execution with execution_id {id!r} later."
+        case Status.SUSPENDED:
+            return f"Stopped on request: call resume_execution with execution_id {id!r} to let it go on."
+        case Status.COMPLETED:
+            return "Nothing: it has completed."
+        case Status.FAILED:
+            return f"It has failed. Calling {execution.workflow_name} again starts anew."
+        case Status.CANCELLED:
+            return "Nothing: it was cancelled."
+
+
+def view(execution: ExecutionContext[Any], *, resume_tool: str, result: bool = False) -> types.CallToolResult:
+    """All that is known about an execution. With `result`, one that failed or was cancelled is an error."""
+    if result and execution.has_finished and not execution.has_succeeded:
+        return _unsuccessful(execution)
+    content = _handle(execution, resume_tool)
+    content |= {"created_at": _time(execution.created_at), "updated_at": _time(execution.updated_at)}
+    if execution.has_succeeded:
+        content["output"] = to_json_value(execution.output)
+    elif execution.has_failed:
+        content["error"] = said(execution.error)
+    return _result(execution, content)
+
+
+# -- plain answers -----------------------------------------------------------------------------------------------------
+
+
+def content(structured: dict[str, Any]) -> types.CallToolResult:
+    return types.CallToolResult(content=[types.TextContent(text=_compact(structured))], structured_content=structured)
+
+
+def error(text: str, execution: ExecutionContext[Any] | None = None) -> types.CallToolResult:
+    """For the model to read and act on."""
+    meta = None if execution is None else _meta(execution)
+    return types.CallToolResult(content=[types.TextContent(text=text)], is_error=True, _meta=meta)
+
+
+def _result(
+    execution: ExecutionContext[Any], structured: dict[str, Any], *, text: str | None = None
+) -> types.CallToolResult:
+    shown = _compact(structured) if text is None else text
+    return types.CallToolResult(
+        content=[types.TextContent(text=shown)], structured_content=structured, _meta=_meta(execution)
+    )
+
+
+def _meta(execution: ExecutionContext[Any]) -> dict[str, Any]:
+    return {"flux/executionId": execution.execution_id, "flux/status": execution.status.value}
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def time_text(at: float) -> str:
+    """Seconds since the epoch as people and models read them."""
+    return _time(datetime.fromtimestamp(at, UTC))
+
+
+def _time(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds")

@@ -1,0 +1,111 @@
+"""A real server over streamable HTTP, in both eras."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from mcp import Client, MCPError
+from mcp_types import ElicitResult
+
+from tests.mcp.serving import ERAS, PATIENCE, Era, data_of, lines, stdio_parameters, written
+
+pytestmark = pytest.mark.anyio
+
+SERVED = Path(__file__).with_name("served.py")
+
+
+@contextmanager
+def http_server(folder: Path) -> Generator[tuple[subprocess.Popen[str], str]]:
+    """The process and its URL."""
+    server = stdio_parameters(
+        *(SERVED, "--transport", "http", "--port", "0"), folder=folder, env={"TRACE": str(folder / "trace.txt")}
+    )
+    running = subprocess.Popen(
+        [server.command, *server.args], cwd=server.cwd, env=server.env, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        yield running, url_of(running)
+    finally:
+        running.kill()
+        running.communicate()
+
+
+def url_of(running: subprocess.Popen[str]) -> str:
+    assert running.stderr is not None
+    for line in running.stderr:
+        found = re.search(r"http://\S+", line)
+        if found:
+            return found[0]
+    raise AssertionError("the server has not started")
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_workflow_asks_over_http_and_finishes(era: Era, tmp_path: Path) -> None:
+    async def say_yes(context: Any, params: Any) -> ElicitResult:
+        return ElicitResult(action="accept", content={"approved": True})
+
+    with http_server(tmp_path) as (_, url):
+        async with Client(url, mode=era, elicitation_callback=say_yes) as client:
+            assert "approve" in {tool.name for tool in (await client.list_tools()).tools}
+            assert data_of(await client.call_tool("approve", {"input": "A1"})) == {"result": "shipped A1"}
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_call_that_was_lost_over_http_is_joined(era: Era, tmp_path: Path) -> None:
+    trace, there = tmp_path / "trace.txt", tmp_path / "there"
+    with http_server(tmp_path) as (_, url):
+        async with Client(url, mode=era) as client:
+            with pytest.raises(MCPError):
+                await client.call_tool("wait_for", {"input": str(there)}, read_timeout_seconds=0.3)
+            await written(trace)
+        there.touch()
+        async with Client(url, mode=era) as client:
+            assert data_of(await client.call_tool("wait_for", {"input": str(there)})) == {"result": "shipped it"}
+    assert lines(trace) == ["waiting", "seen", "ship it"]
+
+
+def test_foreign_hosts_and_origins_are_refused(tmp_path: Path) -> None:
+    with http_server(tmp_path) as (_, url):
+        asked = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+        accept = {"Accept": "application/json, text/event-stream"}
+        assert httpx.post(url, json=asked, headers={**accept, "Host": "evil.example"}).status_code == 421
+        assert httpx.post(url, json=asked, headers={**accept, "Origin": "http://evil.example"}).status_code == 403
+
+
+def test_sigterm_ends_it_in_seconds_although_a_client_is_connected(tmp_path: Path) -> None:
+    with http_server(tmp_path) as (running, url), socket.create_connection(("127.0.0.1", port_of(url))):
+        began = time.monotonic()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(PATIENCE) == 0
+        assert time.monotonic() - began < 5
+
+
+def test_a_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        server = stdio_parameters(SERVED, "--transport", "http", "--port", str(port), folder=tmp_path)
+        ran = subprocess.run(
+            [server.command, *server.args],
+            cwd=server.cwd,
+            env=server.env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+    assert ran.returncode == 2
+    assert ran.stderr.startswith(f"flux-mcp-server: cannot listen on 127.0.0.1 port {port}: Address already in use.")
+    assert "Traceback" not in ran.stderr
+
+
+def port_of(url: str) -> int:
+    return int(url.rpartition(":")[2].partition("/")[0])
