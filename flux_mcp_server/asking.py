@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -32,45 +32,91 @@ _FORMATS = frozenset({"email", "uri", "date", "date-time"})
 _SCALARS = frozenset({"string", "number", "integer", "boolean"})
 
 
+Place = tuple[str, ...]
+"""Where a field's value stands in the answer, from the root."""
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
-    """`schema` is flat, as protocols have it; `wrapped` when the answer is the one field `answer`."""
+    """`schema` is flat, as protocols have it: what is nested has a field for each leaf, `address.street`.
+
+    `places` says where each field belongs, () for the answer itself. `empty` is what an answer begins with: objects that must be
+    there, and null for what must be there but was left empty."""
 
     schema: JsonSchema
-    wrapped: bool
+    places: Mapping[str, Place]
+    empty: Sequence[tuple[Place, Any]] = ()
 
     def answer(self, content: Mapping[str, Any] | None) -> Any:
         """What the filled-in form means, not yet validated."""
         given = dict(content or {})
-        return given.get(ANSWER) if self.wrapped else given
+        if self.places.get(ANSWER) == ():
+            return given.get(ANSWER)
+        answer: dict[str, Any] = {}
+        for place, value in [*self.empty, *((self.places.get(name, (name,)), value) for name, value in given.items())]:
+            _put(answer, place, value)
+        return answer
+
+
+def _put(answer: dict[str, Any], place: Place, value: Any) -> None:
+    *parents, name = place
+    for parent in parents:
+        answer = answer.setdefault(parent, {})
+    answer[name] = dict(value) if isinstance(value, dict) else value  # pyright: ignore[reportUnknownArgumentType] - JSON
 
 
 def form_of(pause: OpenPause) -> Form | None:
     """The form that asks for the pause's answer; None where no flat form can, as for lists of objects."""
     if pause.schema is None:
-        return Form({"type": "object", "properties": {ANSWER: {"type": "string", "title": pause.name}}}, True)
-    if pause.schema.get("type") == "object" and "properties" in pause.schema:
+        return _single({"type": "string", "title": pause.name}, required=False)
+    if _has_fields(pause.schema):
         return _flat(pause.schema)
     field = _field(pause.schema)
-    if field is None:
-        return None
+    return None if field is None else _single(field, required=not _is_nullable(pause.schema))
+
+
+def _single(field: JsonSchema, *, required: bool) -> Form:
     schema: JsonSchema = {"type": "object", "properties": {ANSWER: field}}
-    return Form(schema if _is_nullable(pause.schema) else {**schema, "required": [ANSWER]}, True)
+    return Form({**schema, "required": [ANSWER]} if required else schema, {ANSWER: ()})
 
 
 def _flat(schema: JsonSchema) -> Form | None:
-    fields = {name: _field(declared) for name, declared in schema["properties"].items()}
-    if None in fields.values():
+    leaves = list(_leaves(schema, (), needed=True))
+    places = {".".join(place): place for place, _, _ in leaves}
+    fields = {".".join(place): _field(declared) for place, declared, _ in leaves}
+    if None in fields.values() or len(places) < len(leaves):
         return None
+    required = [".".join(place) for place, declared, needed in leaves if needed and not _is_nullable(declared)]
+    nulls = [(place, None) for place, declared, needed in leaves if needed and _is_nullable(declared)]
     form: JsonSchema = {"type": "object", "properties": fields}
-    if "required" in schema:
-        form["required"] = [name for name in schema["required"] if not _is_nullable(schema["properties"][name])]
-    return Form(form, False)
+    empty: list[tuple[Place, Any]] = [*((place, {}) for place in _needed_objects(schema, ())), *nulls]
+    return Form({**form, "required": required} if required else form, places, empty)
+
+
+def _leaves(schema: JsonSchema, place: Place, *, needed: bool) -> Iterator[tuple[Place, JsonSchema, bool]]:
+    """Every value that is no object, and whether there must be one."""
+    for name, declared in schema["properties"].items():
+        must_be = needed and name in schema.get("required", ())
+        if _has_fields(declared):
+            yield from _leaves(declared, (*place, name), needed=must_be)
+        else:
+            yield (*place, name), declared, must_be
+
+
+def _needed_objects(schema: JsonSchema, place: Place) -> Iterator[Place]:
+    for name, declared in schema["properties"].items():
+        if name in schema.get("required", ()) and _has_fields(declared):
+            yield (*place, name)
+            yield from _needed_objects(declared, (*place, name))
+
+
+def _has_fields(declared: JsonSchema) -> bool:
+    return declared.get("type") == "object" and "properties" in declared
 
 
 def _field(declared: JsonSchema) -> JsonSchema | None:
     kinds: list[str] = [kind for kind in _types(declared) if kind != "null"]
-    if len(kinds) != 1:
+    if len(kinds) != 1 or declared.get("format") == "password":  # protocols forbid forms for secrets
         return None
     field: JsonSchema = {key: value for key, value in declared.items() if key in _FIELD_KEYWORDS}
     field["type"] = kinds[0]

@@ -32,7 +32,7 @@ from flux.schema import to_json_value
 from flux.service import Flux
 from flux_mcp_server import asking, results
 from flux_mcp_server._sdk import Context
-from flux_mcp_server.follow import Attendance, at_rest, relayed, unbroken
+from flux_mcp_server.follow import Attendance, Relay, at_rest, relayed, unbroken
 from flux_mcp_server.results import Reply
 
 PRINCIPAL = "local"
@@ -96,6 +96,11 @@ class Call:
     async def report(self, progress: float, message: str) -> None:
         await self.client.session.report_progress(progress, None, message)
 
+    async def is_gone(self) -> bool:
+        """Whether the client has closed its connection: over HTTP the older protocol tells us in no other way."""
+        request = self.client.request
+        return request is not None and await request.is_disconnected()
+
     # -- the state that a client hands back ---------------------------------------------------------------------------
 
     def _take_state(self, state: Mapping[str, Any]) -> None:
@@ -120,7 +125,7 @@ async def execution_for(call: Call, workflow: Workflow[Any, Any], input: Any) ->
         return await _named_by_key(call, call.idempotency_key, workflow, input)
     key = _digest(PRINCIPAL, call.tool, call.arguments)
     known = await call.flux.joinable(key, since=time.time() - JOIN_WITHIN)
-    if known is not None and call.desk.attendance.may_be_joined(known):
+    if known is not None and await call.desk.attendance.may_be_joined(known):
         return known.execution_id
     return await unbroken(_begun(call, workflow, input, key=key))
 
@@ -175,9 +180,9 @@ async def resume(call: Call, *, workflow: str | None, answer: Any, pause: str | 
 async def converse(call: Call, execution_id: str, *, ending: Ending, resume_tool: Callable[[str], str]) -> Reply:
     """Follow the execution until it ends, needs somebody who cannot be asked here, or the call's time is up."""
     attendance = call.desk.attendance
-    with attendance.following(execution_id):
-        async with relayed(call.flux, execution_id, call.report):
-            conversation = _Conversation(call, execution_id, resume_tool)
+    with attendance.following(execution_id, call.is_gone):
+        async with relayed(call.flux, execution_id, call.report) as relay:
+            conversation = _Conversation(call, execution_id, resume_tool, relay)
             execution_or_reply = await conversation.to_reply()
         if not isinstance(execution_or_reply, ExecutionContext):
             return execution_or_reply
@@ -192,6 +197,7 @@ class _Conversation:
     call: Call
     execution_id: str
     resume_tool: Callable[[str], str]
+    relay: Relay
     unused: dict[str, str] = field(default_factory=dict[str, str])
     faults: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -216,7 +222,8 @@ class _Conversation:
     def _handle(self, execution: ExecutionContext[Any]) -> Reply:
         open_now = {pause.id for pause in execution.pauses}
         unused = [reason for id, reason in self.unused.items() if id in open_now]
-        return results.handle(execution, resume_tool=self.resume_tool(execution.workflow_name), unused=unused)
+        resume_tool = self.resume_tool(execution.workflow_name)
+        return results.handle(execution, resume_tool=resume_tool, progress=self.relay.last, unused=unused)
 
     def _askable(self, execution: ExecutionContext[Any]) -> list[tuple[OpenPause, asking.Form]]:
         forms = [(pause, asking.form_of(pause)) for pause in execution.pauses if pause.id not in self.unused]

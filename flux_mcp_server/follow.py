@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -22,8 +22,10 @@ T = TypeVar("T")
 HEARTBEAT = 8.0  # seconds of silence at most: clients and proxies drop calls that say nothing
 LAST_WORDS = 1.0  # seconds that a call which has its result waits for its last progress to be written
 MOST_WAITING = 100  # reports that wait to be written; of more, the oldest are dropped
-LONGEST = 200  # characters of a message that clients show
+LONGEST = 180  # characters of what is reported: clients show 200 of a message
 LOOK = 0.2  # seconds between two looks at an execution that sleeps or has changed hands
+
+IsGone = Callable[[], Awaitable[bool]]
 
 Report = Callable[[float, str], Awaitable[None]]
 """Sends progress: a number that grows, and a message. Does nothing for a client that did not ask for it."""
@@ -63,13 +65,13 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
 
 
 @asynccontextmanager
-async def relayed(flux: Flux, execution_id: str, report: Report) -> AsyncGenerator[None]:
+async def relayed(flux: Flux, execution_id: str, report: Report) -> AsyncGenerator[Relay]:
     """Meanwhile, report what the execution reports, and at least a heartbeat. Nothing is reported afterwards."""
-    relay = _Relay(execution_id, report)
+    relay = Relay(execution_id, report)
     with flux.observed(execution_id, relay.hear):
         writing = asyncio.get_running_loop().create_task(relay.write(), name=f"progress of {execution_id}")
         try:
-            yield
+            yield relay
             relay.end()
             await asyncio.wait([writing], timeout=LAST_WORDS)
         finally:
@@ -77,21 +79,24 @@ async def relayed(flux: Flux, execution_id: str, report: Report) -> AsyncGenerat
             await asyncio.gather(writing, return_exceptions=True)
 
 
-class _Relay:
-    """Hears what an execution reports and writes it to one client. The number it sends is the seconds since the call."""
+class Relay:
+    """Hears what an execution reports and writes it to one client. The number it sends is the seconds since the call.
+
+    `last` is the last that was heard."""
 
     def __init__(self, execution_id: str, report: Report) -> None:
         self._execution_id = execution_id
         self._report = report
         self._began = time.monotonic()
         self._said = 0.0
-        self._last = "still running"
+        self.last: str | None = None
         self._waiting = deque[str](maxlen=MOST_WAITING)
         self._news = asyncio.Event()
         self._ending = False
 
     def hear(self, progress: Progress) -> None:
-        self._waiting.append(_told(progress))
+        self.last = _told(progress)
+        self._waiting.append(self.last)
         self._news.set()
 
     def end(self) -> None:
@@ -103,8 +108,7 @@ class _Relay:
         while True:
             await self._wait_for_news()
             while self._waiting:
-                self._last = self._waiting.popleft()
-                await self._say(self._last)
+                await self._say(self._waiting.popleft())
             if self._ending:
                 return
 
@@ -113,21 +117,22 @@ class _Relay:
             try:
                 await asyncio.wait_for(self._news.wait(), HEARTBEAT)
             except TimeoutError:
-                await self._say(f"{self._last} ({time.monotonic() - self._began:.0f} s)")
+                await self._say(f"{self.last or 'still running'} ({time.monotonic() - self._began:.0f} s)")
             else:
                 self._news.clear()
                 return
 
     async def _say(self, message: str) -> None:
         self._said = max(round(time.monotonic() - self._began, 3), self._said + 0.001)
-        await self._report(self._said, message if len(message) <= LONGEST else message[: LONGEST - 3] + "...")
+        await self._report(self._said, message)
 
 
 def _told(progress: Progress) -> str:
     if progress.value is None:
         return f"{progress.task} finished"
     value = to_json_value(progress.value)
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 
 class Attendance:
@@ -140,19 +145,21 @@ class Attendance:
     MOST = 10_000
 
     def __init__(self) -> None:
-        self._followers = Counter[str]()
+        self._followers: dict[str, list[IsGone]] = {}
         self._missed: OrderedDict[str, float] = OrderedDict()
 
     @contextmanager
-    def following(self, execution_id: str) -> Generator[None]:
+    def following(self, execution_id: str, is_gone: IsGone) -> Generator[None]:
+        """`is_gone` tells whether the client has left without a word."""
         self.begun(execution_id)
-        self._followers[execution_id] += 1
+        followers = self._followers.setdefault(execution_id, [])
+        followers.append(is_gone)
         try:
             yield
         finally:
-            self._followers[execution_id] -= 1
-            if not self._followers[execution_id]:
-                del self._followers[execution_id]
+            followers.remove(is_gone)
+            if not followers:
+                self._followers.pop(execution_id, None)
 
     def begun(self, execution_id: str) -> None:
         """Some call has started the execution, whether or not it lives to follow it."""
@@ -165,9 +172,10 @@ class Attendance:
         """Some caller has seen how the execution ended."""
         self._missed.pop(execution_id, None)
 
-    def may_be_joined(self, execution: ExecutionContext[Any]) -> bool:
-        if self._followers[execution.execution_id]:
-            return False
+    async def may_be_joined(self, execution: ExecutionContext[Any]) -> bool:
+        for is_gone in list(self._followers.get(execution.execution_id, ())):
+            if not await is_gone():
+                return False
         if not execution.has_finished:
             return True
         missed = self._missed.get(execution.execution_id)

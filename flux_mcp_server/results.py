@@ -56,6 +56,7 @@ HANDLE: JsonSchema = {
         "execution_id": _TEXT,
         "workflow": _TEXT,
         "status": {"type": "string", "enum": ["running", "paused", "sleeping", "suspended"]},
+        "progress": {"type": "string", "description": "What it reported last"},
         "questions": {"type": "array", "items": QUESTION},
         "wakes_at": _TIME,
         "next": {"type": "string", "description": "What to do now"},
@@ -165,11 +166,15 @@ def said(failure: BaseException | None) -> str:
 # -- executions under way ----------------------------------------------------------------------------------------------
 
 
-def handle(execution: ExecutionContext[Any], *, resume_tool: str, unused: Sequence[str] = ()) -> types.CallToolResult:
-    """For a caller who has to come back. `unused` says why answers that were given have not been used."""
+def handle(
+    execution: ExecutionContext[Any], *, resume_tool: str, progress: str | None = None, unused: Sequence[str] = ()
+) -> types.CallToolResult:
+    """For a caller who has to come back. `progress` is the last that was reported, `unused` says why answers that were
+    given have not been used."""
     content = _handle(execution, resume_tool)
-    if unused:
-        content["next"] += " " + " ".join(unused)
+    if progress is not None and execution.is_running:
+        content["progress"] = progress
+    content["next"] = " ".join([content["next"], *unused])
     shown = {key: value for key, value in content.items() if key != "next"}
     return _result(execution, content, text=f"{content['next']}\n{_compact(shown)}")
 

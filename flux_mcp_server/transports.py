@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -14,12 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
+import anyio
 import uvicorn
 from mcp.server import Server
 from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
 
 from flux_mcp_server.wire import Wire
+
+log = logging.getLogger("flux.mcp")
 
 LONGEST_LINE = 64 * 1024 * 1024  # bytes of one message
 CHUNK = 64 * 1024
@@ -28,7 +32,7 @@ DRAIN = 1  # seconds that open HTTP calls may take to end when the server stops
 
 async def serve_stdio(server: Server[Any], wire: Wire, stopping: asyncio.Event) -> None:
     """Serve one client, until it closes its end or `stopping` is set."""
-    reading, writing = _Lines(wire.input), _Writer(wire)
+    reading, writing = _Lines(wire.input), _Writer(wire.output, stopping)
     await writing.open()
     async with stdio_server(cast(Any, reading), cast(Any, writing)) as (received, sent):
         serving = asyncio.ensure_future(server.run(received, sent, server.create_initialization_options()))
@@ -158,7 +162,8 @@ async def _split(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         left += chunk
         if left.find(b"\n", start) < 0:
             if len(left) > LONGEST_LINE:
-                raise ValueError(f"a message is longer than {LONGEST_LINE} bytes")
+                log.error("the client has sent a message of more than %d bytes", LONGEST_LINE)
+                return
             continue
         *lines, rest = left.split(b"\n")
         left = bytearray(rest)
@@ -169,32 +174,42 @@ async def _split(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
         yield bytes(left)
 
 
+@dataclass
 class _Writer:
-    """What the SDK writes lines to. Each line is written whole."""
+    """What the SDK writes lines to, each whole. A client that reads no more has left: then `gone` is set."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self._stream: asyncio.StreamWriter | None = None
+    descriptor: int
+    gone: asyncio.Event
+    _stream: asyncio.StreamWriter | None = None
 
     async def open(self) -> None:
-        output = self._wire.output
-        if not is_pipe(output) or _is_same(output, 2):  # non-blocking mode would be stderr's too
+        if not is_pipe(self.descriptor) or _is_same(self.descriptor, 2):  # non-blocking mode would be stderr's too
             return
         loop = asyncio.get_running_loop()
-        pipe = os.fdopen(output, "wb", 0)
+        pipe = os.fdopen(self.descriptor, "wb", 0)
         transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, pipe)
         self._stream = asyncio.StreamWriter(transport, protocol, None, loop)
 
     async def write(self, text: str) -> None:
         data = text.encode("utf-8", "replace")
-        if self._stream is not None:
-            self._stream.write(data)
-        else:
-            _write_all(self._wire.output, data)
+        with self._noticing():
+            if self._stream is None:
+                _write_all(self.descriptor, data)
+            else:
+                self._stream.write(data)
 
     async def flush(self) -> None:
-        if self._stream is not None:
-            await self._stream.drain()
+        with self._noticing():
+            if self._stream is not None:
+                await self._stream.drain()
+
+    @contextmanager
+    def _noticing(self) -> Generator[None]:
+        try:
+            yield
+        except ConnectionError:
+            self.gone.set()
+            raise anyio.ClosedResourceError from None  # the SDK's writer ends quietly on this one
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -91,6 +91,17 @@ def test_what_is_wrong_is_said_in_one_line(arguments: list[str], says: str, tmp_
     assert len(ran.stderr.splitlines()) == 1
 
 
+def test_two_workflows_of_one_name_are_an_error_that_names_both_places(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        text = "from flux import workflow\n@workflow\nasync def same() -> None: ...\n"
+        (tmp_path / f"{name}.py").write_text(text, "utf-8")
+    ran = run(folder=tmp_path)
+    assert ran.returncode == 2
+    assert "one.py:" in ran.stderr
+    assert "two.py:" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_the_example_configuration_is_a_command_that_we_understand() -> None:
     config = json.loads((ROOT / "claude_desktop_config.example.json").read_text("utf-8"))
     server = config["mcpServers"]["flux"]

@@ -74,6 +74,34 @@ async def test_a_call_that_was_lost_over_http_is_joined(era: Era, tmp_path: Path
     assert lines(trace) == ["waiting", "seen", "ship it"]
 
 
+def test_a_client_of_the_older_protocol_that_died_is_noticed(tmp_path: Path) -> None:
+    trace, there = tmp_path / "trace.txt", tmp_path / "there"
+    call = {"name": "wait_for", "arguments": {"input": str(there)}}
+    with http_server(tmp_path) as (_, url):
+        with session(url) as client, client.stream("POST", url, json=request("tools/call", call)):
+            while not lines(trace):
+                pass
+        with session(url) as client:
+            there.touch()
+            assert "shipped it" in client.post(url, json=request("tools/call", call)).text
+    assert lines(trace) == ["waiting", "seen", "ship it"]
+
+
+@contextmanager
+def session(url: str) -> Generator[httpx.Client]:
+    client = {"name": "test", "version": "0"}
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
+    with httpx.Client(headers={"Accept": "application/json, text/event-stream"}, timeout=PATIENCE) as http:
+        answered = http.post(url, json=request("initialize", hello))
+        http.headers["Mcp-Session-Id"] = answered.headers["Mcp-Session-Id"]
+        http.post(url, json={"jsonrpc": "2.0", "method": "notifications/initialized"})
+        yield http
+
+
+def request(method: str, params: dict[str, Any]) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+
+
 def test_foreign_hosts_and_origins_are_refused(tmp_path: Path) -> None:
     with http_server(tmp_path) as (_, url):
         asked = {"jsonrpc": "2.0", "id": 1, "method": "ping"}

@@ -9,7 +9,7 @@ import pytest
 from mcp import MCPError
 from mcp.client.session import ElicitationFnT
 from mcp_types import ElicitRequestFormParams, ElicitResult, InputRequiredResult, InputResponses
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, SecretStr
 
 from flux import ExecutionContext, Flux, OpenPause, pause, task, workflow
 from flux.schema import json_schema
@@ -165,6 +165,17 @@ async def test_a_question_that_fits_no_form_is_a_handle_with_its_schema(era: Era
         assert data_of(await client.call_tool("resume_nested", resumed)) == {"result": 1}
 
 
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_tool_that_answers_asks_the_next_question(era: Era) -> None:
+    user = User({"answer": "second"})
+    async with serving(twice) as server:
+        async with client_of(server, era) as client:
+            id = data_of(await client.call_tool("twice", {"input": ""}))["execution_id"]
+        async with client_of(server, era, elicitation=user.callback) as client:
+            done = await client.call_tool("resume_twice", {"execution_id": id, "answer": "first"})
+            assert data_of(done) == {"result": ["first", "second"]}
+
+
 async def test_a_pushed_question_is_dropped_when_the_call_runs_out_of_time() -> None:
     async def never(context: Any, params: Any) -> ElicitResult:
         await asyncio.Event().wait()
@@ -242,6 +253,39 @@ async def test_answers_may_come_with_the_first_call() -> None:
 # -- forms -------------------------------------------------------------------------------------------------------------
 
 
+class Address(BaseModel):
+    street: str
+    zip: str | None
+
+
+class Options(BaseModel):
+    loud: bool = False
+
+
+class Delivery(BaseModel):
+    to: Address
+    options: Options
+    back_to: Address | None = None
+    at: str = "noon"
+
+
+class Flat(BaseModel):
+    to: Address
+    options: Options
+    at: str = "noon"
+
+
+def test_what_is_nested_is_flattened_into_a_form_and_folded_back() -> None:
+    made = form_of(OpenPause(id="0", name="q", schema=json_schema(Flat)))
+    assert made is not None
+    assert list(made.schema["properties"]) == ["to.street", "to.zip", "options.loud", "at"]
+    assert made.schema["required"] == ["to.street"]
+    answer = made.answer({"to.street": "Main Street 1"})
+    assert Flat.model_validate(answer) == Flat(to=Address(street="Main Street 1", zip=None), options=Options())
+    answer = made.answer({"to.street": "x", "to.zip": "9", "options.loud": True, "at": "ten"})
+    assert answer == {"to": {"street": "x", "zip": "9"}, "options": {"loud": True}, "at": "ten"}
+
+
 def form(response: Any) -> dict[str, Any] | None:
     made = form_of(OpenPause(id="0", name="q", schema=json_schema(response)))
     return None if made is None else made.schema["properties"]
@@ -257,6 +301,8 @@ CASES: list[Case] = [
     (dict[str, int], None),
     (Literal[1, 2], None),
     (Nested, None),
+    (Delivery, None),
+    (SecretStr, None),
     (int | str, None),
 ]
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from flux import ExecutionContext, Flux, pause, task, workflow
 from flux.errors import StoreError
 from flux.stores.memory import MemoryStore
-from flux.tasks import sleep
+from flux.tasks import progress, sleep
 from tests.mcp.serving import ERAS, Era, client_of, compact, data_of, serving, text_of
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +37,11 @@ async def greet(ctx: ExecutionContext[str]) -> str:
 @workflow
 async def numbers(ctx: ExecutionContext[int]) -> list[int]:
     return list(range(ctx.input))
+
+
+@workflow
+async def total(ctx: ExecutionContext[list[int]]) -> int:
+    return sum(ctx.input)
 
 
 @workflow
@@ -122,6 +127,7 @@ async def test_a_call_that_takes_too_long_ends_as_a_handle_and_the_work_goes_on(
 
     @task
     async def wait() -> str:
+        progress("half-way")
         await gate.wait()
         return "done"
 
@@ -132,7 +138,7 @@ async def test_a_call_that_takes_too_long_ends_as_a_handle_and_the_work_goes_on(
     async with serving(slow, patience=0.05) as server, client_of(server, era) as client:
         await client.list_tools()
         handle = data_of(await client.call_tool("slow"))
-        assert handle["status"] == "running"
+        assert (handle["status"], handle["progress"]) == ("running", "half-way")
         assert handle["next"].startswith("Not finished yet: call get_execution with")
         gate.set()
         seen = await client.call_tool("get_execution", {"execution_id": handle["execution_id"], "wait_seconds": 10})
@@ -203,6 +209,13 @@ async def test_bad_arguments_are_an_error_that_names_every_fault(era: Era) -> No
         assert "imput: is not an argument; known: input; did you mean 'input'?" in text_of(result)
         assert "input: is required" in text_of(result)
         assert data_of(await client.call_tool("list_executions"))["executions"] == []
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_an_object_sent_as_a_text_is_read_and_a_text_stays_a_text(era: Era) -> None:
+    async with serving(total, greet) as server, client_of(server, era) as client:
+        assert data_of(await client.call_tool("total", {"input": "[1, 2]"})) == {"result": 3}
+        assert data_of(await client.call_tool("greet", {"input": '{"a": 1}'})) == {"result": 'Hello, {"a": 1}!'}
 
 
 @pytest.mark.parametrize("era", ERAS)

@@ -176,6 +176,15 @@ def test_a_signal_ends_the_server_in_seconds_and_the_next_one_goes_on(number: si
     assert lines(trace) == ["waiting", "waiting", "seen", "ship it"]
 
 
+def test_a_client_that_reads_no_more_ends_the_server(trace: Path) -> None:
+    with process(trace) as running:
+        initialize(running)
+        assert running.stdout is not None
+        running.stdout.close()
+        send(running, "tools/list", {}, id=1)
+        assert running.wait(PATIENCE) == 0
+
+
 def test_the_end_of_stdin_ends_the_server_although_a_thread_is_busy(trace: Path) -> None:
     with process(trace) as running:
         call_and_wait(running, trace, {"name": "busy_thread", "arguments": {}})
