@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from dataclasses import replace
 from enum import Enum
 from functools import cached_property, partial, update_wrapper
 from types import MethodType
@@ -14,34 +15,22 @@ import anyio.to_thread
 
 from flux import schema
 from flux.context import ExecutionContext
-from flux.domain.calls import Json, RetryPolicy
+from flux.domain.calls import Json
 from flux.domain.execution import Execution
 from flux.engine.branches import Branches, policy, run_branches, stream_branches
-from flux.engine.invoke import Call, Spec, bound, invoke
+from flux.engine.invoke import invoke
 from flux.engine.ports import Codec
 from flux.engine.scope import Site, require_scope
+from flux.engine.spec import Call, Spec
 from flux.engine.subflow import output_of, run_child
 from flux.errors import DefinitionError
+from flux.options import TaskOptions, formatted, spec_of
 from flux.schedules import Schedule
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-class TaskOptions(TypedDict, total=False):
-    """`name` may use the arguments: `name="charge {customer}"`. Times are in seconds. `retry_max_attempts` counts the
-    attempts after the first; the wait before them is `retry_delay`, then `retry_backoff` times longer each.
-    `fallback` and `rollback` are called with the task's arguments once it has failed for good."""
-
-    name: str
-    retry_max_attempts: int
-    retry_delay: float
-    retry_backoff: float
-    timeout: float | None
-    fallback: Callable[..., Any] | None
-    rollback: Callable[..., Any] | None
 
 
 class Task(Generic[P, R]):
@@ -54,31 +43,18 @@ class Task(Generic[P, R]):
             )
         self.func = func
         self.options: TaskOptions = options
+        self._spec = spec_of(func, _name(func), options)
         self._frame_types = schema.local_types(func, sys._getframe(1))  # pyright: ignore[reportPrivateUsage] - local classes
         self._self: Any = None
         update_wrapper(cast(Any, self), func)
 
     @cached_property
     def spec(self) -> Spec:
-        options = self.options
-        return Spec(
-            name=options.get("name") or _name(self.func),
-            func=self.func,
-            parameters=tuple(inspect.signature(self.func).parameters),
-            output_type=schema.output_type(self.func, self._frame_types),
-            retry=RetryPolicy(
-                max_attempts=options.get("retry_max_attempts", 0),
-                delay=options.get("retry_delay", 1.0),
-                backoff=options.get("retry_backoff", 2.0),
-            ),
-            timeout=options.get("timeout") or None,
-            fallback=_plain(options.get("fallback")),
-            rollback=_plain(options.get("rollback")),
-        )
+        return replace(self._spec, output_type=schema.output_type(self.func, self._frame_types))
 
     @property
     def name(self) -> str:
-        return self.options.get("name") or _name(self.func)
+        return self._spec.name
 
     @property
     def description(self) -> str | None:
@@ -90,10 +66,11 @@ class Task(Generic[P, R]):
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, depth: int) -> Coroutine[Any, Any, R]:
         scope = require_scope(f"Task {self.name!r}")
         site = scope.name_call(depth=depth)
-        call = Call(self.spec, site, self.spec.name, args, kwargs)
-        if "{" in call.name:
-            call = Call(self.spec, site, _formatted(call), args, kwargs)
-        return invoke(call)
+        spec = self.spec
+        name = spec.name
+        if "{" in name:
+            name = formatted(name, spec.arguments(args, kwargs), "The name of a task")
+        return invoke(Call(spec, site, name, args, kwargs))
 
     def map(
         self,
@@ -379,17 +356,3 @@ def _decorated(func: Any, what: str) -> Callable[..., Any]:
 
 def _name(func: Callable[..., Any]) -> str:
     return getattr(func, "__name__", type(func).__name__)
-
-
-def _plain(func: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    """A task given as fallback or rollback runs as part of the call it belongs to."""
-    return cast("Task[..., Any]", func).func if isinstance(func, Task) else func
-
-
-def _formatted(call: Call) -> str:
-    try:
-        return call.name.format(**bound(call))
-    except (KeyError, IndexError, AttributeError, ValueError) as exc:
-        raise DefinitionError(
-            f"The name {call.spec.name!r} of a task uses {exc}, which is none of its arguments {list(call.spec.parameters)}."
-        ) from exc

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, overload
 from flux.codec.classes import type_ref
 from flux.domain.calls import Json
 from flux.domain.events import CallReturned, PauseExpired, PauseOpened, TimerSet
+from flux.engine.fence import check_may_ask
 from flux.engine.invoke import recall, replayed
 from flux.engine.run import Run
 from flux.engine.scope import Site, require_scope
@@ -108,6 +109,7 @@ class _Question:
         return self._typed(self.run.codec.decode(answer, self.response.annotation))
 
     async def _open(self) -> float | None:
+        check_may_ask(self.site.scope.fences, f"pause {self.name!r}")
         await self.run.ready()
         encode, now = self.run.codec.encode, self.run.clock.now()
         owner = f"pause {self.name!r}"
