@@ -11,13 +11,15 @@ import builtins
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, cast
 
 from flux.decorators import Task, Workflow
+from flux.engine.approval import Approval
+from flux.errors import FluxError
 from flux.tasks import pause
 
 MOST_FUNCTIONS = 500  # looked into for one workflow
@@ -34,7 +36,9 @@ _TYPE_EXPRESSIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One call of `pause`. `name` is None where it is computed; `response` is Any without a type, UNKNOWN where it is computed."""
+    """One call of `pause`, or of a task that needs approval.
+
+    `name` is None where it is computed; `response` is Any without a type, UNKNOWN where it is computed."""
 
     name: str | None
     response: Any
@@ -46,9 +50,11 @@ def questions_of(workflow: Workflow[Any, Any]) -> list[Question]:
     seen: set[CodeType] = set()
     todo: list[Any] = [workflow]
     while todo and len(seen) < MOST_FUNCTIONS:
-        function = _function(todo.pop(0))
+        thing = todo.pop(0)
+        function = _function(thing)
         if function is None or function.__code__ in seen:
             continue
+        found += _approvals(thing, function)
         seen.add(function.__code__)
         named = list(_objects_named_by(function))
         if any(each is pause for each in named):
@@ -81,9 +87,18 @@ def _objects_named_by(function: FunctionType) -> Iterator[Any]:
         found = namespace.get(name, sys.modules.get(name))
         if found is None:
             continue
-        yield found
+        yield from _held(found)
         if isinstance(found, ModuleType | type):
             yield from _attributes(found, names)
+
+
+def _held(found: Any) -> Iterable[Any]:
+    """A list or a dict of steps stands for its steps."""
+    if isinstance(found, dict):
+        return list(cast("dict[Any, Any]", found).values())[:MOST_FUNCTIONS]
+    if isinstance(found, list | tuple):
+        return cast("list[Any]", found)[:MOST_FUNCTIONS]
+    return (found,)
 
 
 def _attributes(owner: ModuleType | type, names: Mapping[str, None]) -> Iterator[Any]:
@@ -110,6 +125,30 @@ def _namespace(function: FunctionType) -> dict[str, Any]:
     if not function.__closure__:
         return function.__globals__
     return {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+
+
+# -- tasks that need approval ------------------------------------------------------------------------------------------
+
+
+def _approvals(thing: Any, function: FunctionType) -> Iterator[Question]:
+    if isinstance(thing, Task):
+        try:
+            spec = cast("Task[..., Any]", thing).spec
+        except FluxError:  # its options are wrong: that is told where it is called
+            return
+        if spec.approval:
+            yield Question(None if "{" in spec.name else f"approval:{spec.name}", Approval)
+    if _passes("requires_approval", function.__code__):  # `pay.with_options(requires_approval=True)`
+        yield Question(None, Approval)
+
+
+def _passes(keyword: str, code: CodeType) -> bool:
+    """Whether some call in the code has this keyword argument."""
+    constants = code.co_consts
+    return any(
+        _passes(keyword, each) if isinstance(each, CodeType) else isinstance(each, tuple) and keyword in each
+        for each in constants
+    )
 
 
 # -- calls of pause ----------------------------------------------------------------------------------------------------

@@ -9,17 +9,18 @@ from pydantic import BaseModel
 import flux
 import flux.tasks
 from flux import ExecutionContext, pause, task, workflow
+from flux.engine.approval import Approval
 from flux.tasks import parallel
 from flux.tasks import pause as ask_somebody
 from flux_mcp_server.pauses import UNKNOWN, Question, questions_of
 
 
-class Approval(BaseModel):
+class Consent(BaseModel):
     approved: bool
 
 
 class Types:
-    answer = Approval
+    answer = Consent
 
 
 @workflow
@@ -28,9 +29,9 @@ async def quiet(ctx: ExecutionContext[str]) -> str:
 
 
 @workflow
-async def plain(ctx: ExecutionContext[str]) -> Approval:
+async def plain(ctx: ExecutionContext[str]) -> Consent:
     await pause("anything")
-    return await pause("typed", response=Approval)
+    return await pause("typed", response=Consent)
 
 
 @workflow
@@ -81,13 +82,13 @@ def test_a_workflow_that_asks_nothing_has_no_questions() -> None:
 
 
 def test_the_type_of_an_answer_is_read_from_the_call() -> None:
-    assert questions_of(plain) == [Question("anything", Any), Question("typed", Approval)]
+    assert questions_of(plain) == [Question("anything", Any), Question("typed", Consent)]
 
 
 def test_pause_is_found_under_every_name_it_is_imported_by() -> None:
     assert questions_of(renamed) == [
         Question("alias", bool),
-        Question("top", Approval),
+        Question("top", Consent),
         Question("module", Literal["a", "b"]),
     ]
 
@@ -100,6 +101,37 @@ def test_tasks_helpers_methods_and_other_workflows_are_looked_into_and_circles_e
         "in a method": list[str],
         "in a child": bool | None,
     }
+
+
+@task.with_options(requires_approval=True)
+async def pay() -> None:
+    pass
+
+
+STEPS = [step, pay]
+
+
+@workflow
+async def by_table() -> None:
+    for each in STEPS:
+        await each()
+
+
+def test_steps_in_a_table_are_looked_into_and_a_task_that_needs_approval_asks() -> None:
+    assert questions_of(by_table) == [Question("in a task", float), Question("approval:pay", Approval)]
+
+
+def test_approval_that_is_asked_for_at_the_call_is_a_question() -> None:
+    @workflow
+    async def careful() -> None:
+        await step_without_question.with_options(requires_approval=True)()
+
+    assert questions_of(careful) == [Question(None, Approval)]
+
+
+@task
+async def step_without_question() -> None:
+    pass
 
 
 def test_a_question_in_a_branch_or_a_nested_function_is_found_with_its_closure() -> None:
