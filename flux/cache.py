@@ -44,16 +44,12 @@ class FileCache:
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     def _read(self, key: str, now: float) -> Json | None:
-        path = self._path(key)
         try:
-            kept = json.loads(path.read_text("ascii"))
-            expires_at, value = kept["expires_at"], kept["value"]
-        except (OSError, ValueError, KeyError):
+            kept = json.loads(self._path(key).read_text("ascii"))
+            of, expires_at, value = kept["key"], kept["expires_at"], kept["value"]
+        except (OSError, ValueError, KeyError, TypeError):
             return None  # nothing there, or nothing that can be trusted
-        if kept.get("key") != key:
-            return None
-        if expires_at is not None and expires_at <= now:
-            path.unlink(missing_ok=True)
+        if of != key or (expires_at is not None and expires_at <= now):
             return None
         return Json(value)
 

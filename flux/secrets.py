@@ -177,7 +177,7 @@ class KeyringSecrets:
     @cached_property
     def _keyring(self) -> Any:
         try:
-            import keyring  # type: ignore[import-not-found]  # noqa: PLC0415 - optional extra: not everybody has one
+            import keyring  # noqa: PLC0415 # pyright: ignore[reportMissingImports] - optional extra: not everybody has one
         except ImportError as exc:
             raise FluxError("KeyringSecrets needs the extra: pip install 'flux-mcp-server[keyring]'.") from exc
         return cast(Any, keyring)

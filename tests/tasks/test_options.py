@@ -316,7 +316,8 @@ async def test_branches_of_a_failed_attempt_are_stopped_before_the_next_one_begi
             seen.append(f"{attempt} stopped")
 
     @task.with_options(metadata=True, retry_max_attempts=1, retry_delay=0)
-    async def spawns(metadata: TaskMetadata) -> str:
+    async def spawns(metadata: TaskMetadata | None = None) -> str:
+        assert metadata is not None
         seen.append(f"{metadata.attempt} began")
         if metadata.attempt == 1:
             spawned.append(asyncio.create_task(hangs(1)))
@@ -328,7 +329,7 @@ async def test_branches_of_a_failed_attempt_are_stopped_before_the_next_one_begi
 
     @workflow
     async def calls(ctx: ExecutionContext[Any]) -> str:
-        return await spawns()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue] - the engine gives it
+        return await spawns()
 
     done = await flux.run(calls)
     assert done.output == "second"
@@ -464,7 +465,7 @@ async def test_a_rollback_that_fails_hides_nothing(flux: Flux) -> None:
 
     error = (await flux.run(calls)).error
     assert repr(error) == "ValueError('first')"
-    assert "KeyError: 'rollback'" in error.__notes__[0]  # type: ignore[union-attr] # pyright: ignore[reportOptionalMemberAccess]
+    assert "KeyError: 'rollback'" in error.__notes__[0]  # pyright: ignore[reportOptionalMemberAccess]
 
 
 async def test_a_fallback_gets_of_what_is_injected_only_what_it_takes(flux: Flux) -> None:
