@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from flux.context import ExecutionContext
 from flux.domain.execution import Status
-from flux.engine.run import Progress
+from flux.engine.body import Progress
 from flux.errors import LeaseLost
 from flux.schema import to_json_value
 from flux.service import Flux

@@ -21,8 +21,8 @@ from flux.domain.events import (
 )
 from flux.domain.execution import Execution, Status, apply, fold
 from flux.domain.history import forked, to_be_retried
+from flux.engine.body import Body
 from flux.engine.ports import Listing
-from flux.engine.run import Body
 from flux.engine.runs import Runs, World, head_of
 from flux.errors import (
     ExecutionBusy,

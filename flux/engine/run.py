@@ -6,8 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextvars import Context
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, cast
+from typing import Any, cast
 
 from flux.domain.calls import CallId, Json
 from flux.domain.events import (
@@ -22,117 +21,20 @@ from flux.domain.events import (
     SuspendRequested,
 )
 from flux.domain.execution import Execution
-from flux.engine.fence import clocks_stopped
+from flux.engine.body import Body, Children, Progress
 from flux.engine.journal import Journal
-from flux.engine.order import HOPS
 from flux.engine.ports import Clock, Codec, EventStore, Lease, Provisions
-from flux.engine.scope import Scope, current_scope, entered
+from flux.engine.scope import Scope, entered
+from flux.engine.waits import Waits
 from flux.errors import FluxError, NonDeterminismError, Suspend, WorkflowTimeout
 
 log = logging.getLogger("flux")
 
-IN_PLACE = 5.0  # seconds: a shorter wait keeps the run in memory, a longer one parks it
+
 CANCEL_WITHIN = (
     5.0  # seconds that a cancelled body may take to clean up, twice: then it is cancelled again, then left behind
 )
 UNWIND = 3.0  # seconds that a body which is being stopped may take before it is left behind
-
-
-class Schedule(Protocol):
-    """When a workflow starts by itself: see `flux.schedules`."""
-
-    @property
-    def overlap(self) -> Literal["skip", "allow"]: ...
-
-    @property
-    def missed(self) -> Literal["latest", "all", "skip"]: ...
-
-    @property
-    def input(self) -> Any: ...
-
-    def next_after(self, moment: float) -> float | None: ...
-
-
-class Body(Protocol):
-    """A workflow, as the engine sees it."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def output_type(self) -> Any: ...
-
-    @property
-    def timeout(self) -> float | None:
-        """Seconds from the start to the end of an execution, waiting included."""
-        ...
-
-    @property
-    def schedule(self) -> Schedule | None: ...
-
-    def encoded(self, input: Any, codec: Codec) -> Json:
-        """The input, checked and converted, as it is stored. Raises InvalidInput, NotStorable."""
-        ...
-
-    def context(self, execution: Execution, codec: Codec) -> Any: ...
-
-    async def execute(self, context: Any) -> Any: ...
-
-
-class Bodies(Protocol):
-    """The workflows that this process can run."""
-
-    def get(self, name: str) -> Body:
-        """Raises WorkflowNotFound."""
-        ...
-
-    def names(self) -> list[str]: ...
-
-    def add(self, thing: Any) -> None: ...
-
-    def __contains__(self, name: object) -> bool: ...
-
-
-class Children(Protocol):
-    """Executions that a run starts and waits for."""
-
-    async def begin(self, body: Body, input: Json, *, id: str, parent: Execution) -> None:
-        """Start the child; when it exists already, see to it that it goes on."""
-        ...
-
-    async def rest(self, id: str) -> Execution:
-        """The child once it is at rest."""
-        ...
-
-    async def unrest(self, execution: Execution) -> None:
-        """Wait until a child that was at rest is so no longer, or has ended."""
-        ...
-
-    async def cancel(self, id: str) -> object: ...
-
-    def named(self, name: str) -> Body:
-        """Raises WorkflowNotFound."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
-    """Something worth telling a person who waits: never recorded, never replayed.
-
-    `value` is what the user's code reported; None says that `task` has finished."""
-
-    execution_id: str
-    task: str | None
-    value: Any
-
-
-@dataclass(slots=True)
-class Wait:
-    """A call that waits for the outside world, and lets the run park meanwhile."""
-
-    arrived: asyncio.Future[Json | None]
-    wake_at: float | None = None
-    child: str | None = None
 
 
 class Run:
@@ -162,14 +64,10 @@ class Run:
         self.stopped: Exception | None = None  # why the run ended here without its execution having come to rest
         self.mismatch: NonDeterminismError | None = None
         self._main: asyncio.Task[Any] | None = None
-        self._live: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}  # each with the task that created it
-        self._waits: dict[CallId, Wait] = {}
-        self._waiting: set[asyncio.Task[Any]] = set()
+        self._waits = Waits(clock)
         self._answers: dict[CallId, Json] = {}
-        self._look = False
         self._overdue = False
         self._timeout: WorkflowTimeout | None = None
-        self._quiet = asyncio.Event()
 
     @property
     def execution(self) -> Execution:
@@ -215,9 +113,9 @@ class Run:
             return result
 
     async def _until_done_or_quiet(self, main: asyncio.Task[Any]) -> None:
-        self._quiet.clear()
-        self._look_for_quiet()
-        quiet = asyncio.ensure_future(self._quiet.wait())
+        self._waits.quiet.clear()
+        self._waits.look()
+        quiet = asyncio.ensure_future(self._waits.quiet.wait())
         try:
             await asyncio.wait([main, quiet], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -252,7 +150,7 @@ class Run:
         if self.execution.suspend_requested:
             event: Event = ExecutionSuspended(at=now)
         else:
-            wakes = [wait.wake_at for wait in self._waits.values() if wait.wake_at is not None]
+            wakes = self._waits.wakes
             if self._deadline is not None:
                 wakes.append(self._deadline)
             event = ExecutionParked(at=now, wake_at=min(wakes, default=None), children=self.awaited_children)
@@ -260,7 +158,7 @@ class Run:
 
     @property
     def awaited_children(self) -> tuple[str, ...]:
-        return tuple(wait.child for wait in self._waits.values() if wait.child is not None)
+        return self._waits.children
 
     async def _leave(self, main: asyncio.Task[Any]) -> None:
         await self._unwind()
@@ -275,22 +173,20 @@ class Run:
     async def _unwind(self) -> None:
         """Take the body off the stack: nothing of it stays in memory."""
         self.unwinding = True
-        for wait in list(self._waits.values()):
-            if not wait.arrived.done():
-                wait.arrived.set_exception(Suspend())
+        self._waits.end_all()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + UNWIND
         await self._wait_for_tasks(0.05)
-        while self._live and loop.time() < deadline:
-            for task in list(self._live):
+        while self._waits.tasks and loop.time() < deadline:
+            for task in self._waits.tasks:
                 task.cancel()
             await self._wait_for_tasks(0.5)
-        for task in self._live:
+        for task in self._waits.tasks:
             log.warning("a task of execution %s ignores its cancellation: %r", self.id, task)
 
     async def _wait_for_tasks(self, seconds: float) -> None:
-        if self._live:
-            await asyncio.wait(list(self._live), timeout=seconds)
+        if self._waits.tasks:
+            await asyncio.wait(self._waits.tasks, timeout=seconds)
 
     def stop(self, reason: Exception) -> None:
         """Leave the execution as it is, for another run or another process to go on with."""
@@ -298,23 +194,20 @@ class Run:
         self.unwinding = True
         if self._main is not None:
             self._main.cancel()
-        self._quiet.set()
+        self._waits.quiet.set()
 
     # -- what the outside says --------------------------------------------------------------------------------------
 
     def _notice(self, event: Event) -> None:
         match event:
             case PauseAnswered():
-                wait = self._waits.get(event.call)
-                if wait is not None and not wait.arrived.done():
-                    wait.arrived.set_result(event.answer)
-                else:
+                if not self._waits.arrive(event.call, event.answer):
                     self._answers[event.call] = event.answer
             case CancelRequested():
                 self.interrupt()
                 self._cancel_within(CANCEL_WITHIN)
             case SuspendRequested():
-                self._look_for_quiet()
+                self._waits.look()
             case _:
                 pass
 
@@ -342,7 +235,7 @@ class Run:
 
     def _end_overdue(self) -> None:
         self._overdue = True
-        self._quiet.set()
+        self._waits.quiet.set()
 
     def _broken(self, exc: Exception) -> None:
         self.stop(exc)
@@ -361,23 +254,21 @@ class Run:
 
     def adopt(self, task: asyncio.Task[Any], scope: Scope) -> None:
         """Count an asyncio task created inside this execution; `scope` is where its calls stand."""
-        parent = asyncio.current_task()
-        self._live[task] = parent if parent in self._live else None
+        self._waits.adopt(task)
         for fence in scope.fences:
             fence.adopt(task)
-        self.journal.alone = len(self._live) == 1
+        self.journal.alone = self._waits.count == 1
         task.add_done_callback(lambda task: self._left(task, scope))
 
     def _left(self, task: asyncio.Task[Any], scope: Scope) -> None:
-        self._live.pop(task, None)
-        self.journal.alone = len(self._live) <= 1
+        self._waits.drop(task)
+        self.journal.alone = self._waits.count <= 1
         succeeded = not task.cancelled() and task.exception() is None
         if succeeded and task is not self._main and not self.unwinding:
             try:
                 self.journal.check_end(scope)
             except NonDeterminismError as exc:
                 self.fail(exc)
-        self._look_for_quiet()
 
     def fail(self, error: NonDeterminismError) -> None:
         """End the execution with this error, whatever the body makes of it."""
@@ -410,91 +301,30 @@ class Run:
     async def wait_for_answer(self, pause: CallId, expires_at: float | None) -> Json | None:
         """The answer to a pause that has been opened, None when it has expired."""
         answer = self.answer_of(pause)
-        return answer if answer is not None else await self._wait(pause, wake_at=expires_at)
+        if answer is not None:
+            return answer
+        self.check_going()
+        return await self._waits.until(pause, expires_at)
 
     async def wait_until(self, call: CallId, wake_at: float) -> None:
         """Sleep until `wake_at`; the execution may be parked and taken up again meanwhile."""
         if wake_at > self.clock.now():
-            await self._wait(call, wake_at=wake_at)
+            self.check_going()
+            await self._waits.until(call, wake_at)
+
+    async def wait_for_child(self, call: CallId, child: str) -> None:
+        """Wait until a child execution has ended; while it is at rest itself, this one may be parked."""
+        self.check_going()
+        await self._waits.for_child(call, child, rest=self.children.rest, unrest=self.children.unrest)
 
     async def wait_to_be_suspended(self) -> None:
         """Make no further call while somebody has asked for the execution to be suspended."""
-        arrived = asyncio.get_running_loop().create_future()
-        await self._waiting_on(Wait(arrived), CallId(f"suspended {id(arrived)}"))
+        self.check_going()
+        await self._waits.for_ever()
 
     async def wait_to_be_cancelled(self) -> None:
         """Stand where a cancelled call stood: the code that cancelled it will do so again."""
         await asyncio.get_running_loop().create_future()
-
-    async def wait_for_child(self, call: CallId, child: str) -> None:
-        """Wait until a child execution has ended; while it is at rest itself, this one may be parked."""
-        task = asyncio.current_task()
-        assert task is not None
-        wait = Wait(asyncio.get_running_loop().create_future(), child=child)
-        watch = asyncio.get_running_loop().create_task(self._watch(child, wait, task), context=Context())
-        try:
-            await self._waiting_on(wait, call, parkable=False)
-        finally:
-            watch.cancel()
-
-    async def _watch(self, child: str, wait: Wait, waiter: asyncio.Task[Any]) -> None:
-        while not (execution := await self.children.rest(child)).status.is_final:
-            self._waiting.add(waiter)
-            self._look_for_quiet()
-            await self.children.unrest(execution)
-            self._waiting.discard(waiter)
-        if not wait.arrived.done():
-            wait.arrived.set_result(None)
-
-    async def _wait(self, call: CallId, *, wake_at: float | None) -> Json | None:
-        """What arrives from outside for this call, None when `wake_at` comes first."""
-        wait = Wait(asyncio.get_running_loop().create_future(), wake_at)
-        if wake_at is None:
-            return await self._waiting_on(wait, call)
-        # a context of its own: the alarm is no branch of the workflow
-        alarm = asyncio.get_running_loop().create_task(self._ring(wait.arrived, wake_at), context=Context())
-        try:
-            return await self._waiting_on(wait, call, parkable=wake_at - self.clock.now() > IN_PLACE)
-        finally:
-            alarm.cancel()
-
-    async def _waiting_on(self, wait: Wait, call: CallId, *, parkable: bool = True) -> Json | None:
-        self.check_going()
-        task = asyncio.current_task()
-        assert task is not None
-        scope = current_scope()
-        self._waits[call] = wait
-        if parkable:
-            self._waiting.add(task)
-            self._look_for_quiet()
-        try:
-            with clocks_stopped(scope.fences if scope is not None else ()):
-                return await wait.arrived
-        finally:
-            del self._waits[call]
-            self._waiting.discard(task)
-
-    async def _ring(self, arrived: asyncio.Future[Json | None], wake_at: float) -> None:
-        await self.clock.sleep_until(wake_at)
-        if not arrived.done():
-            arrived.set_result(None)
-
-    def _look_for_quiet(self) -> None:
-        if not self._look and (self._waits or self.execution.suspend_requested):
-            self._look = True
-            self._loop.call_soon(self._check_quiet, HOPS)
-
-    def _check_quiet(self, left: int) -> None:
-        """Quiet means that each asyncio task of the run waits for the outside world, or has children that do - and that it
-        stays so for as many turns of the loop as code may need to react to something that has just ended."""
-        parents = {parent for parent in self._live.values() if parent is not None}
-        quiet = self._waits and self._live and all(task in self._waiting or task in parents for task in self._live)
-        if quiet and left:
-            self._loop.call_soon(self._check_quiet, left - 1)
-            return
-        self._look = False
-        if quiet:
-            self._quiet.set()
 
 
 def is_suspension(error: BaseException) -> bool:

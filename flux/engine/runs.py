@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from flux.domain.events import CallStarted, Event, ExecutionFailed, ExecutionRecovered
 from flux.domain.execution import Execution, Status, apply, fold
+from flux.engine.body import Bodies, Body, Children, Progress
 from flux.engine.ports import Clock, Codec, Head, Lease, Owner, Provisions, Store
-from flux.engine.run import Bodies, Body, Children, Progress, Run
+from flux.engine.run import Run
 from flux.engine.scope import install_factory, remove_factory
 from flux.errors import ExecutionBusy, FluxError, LeaseLost, RecoveryLimit, StoreError
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from flux.domain.calls import Json
 from flux.domain.execution import Status
+from flux.engine.body import Body, Schedule
 from flux.engine.engine import Engine, Start
-from flux.engine.run import Body, Schedule
 from flux.errors import ExecutionExists, FluxError
 
 log = logging.getLogger("flux")

@@ -9,8 +9,9 @@ from typing import Any
 from flux.domain.calls import CallId, Json
 from flux.domain.events import CallReturned, CallStarted
 from flux.domain.execution import Execution, Status
+from flux.engine.body import Body
 from flux.engine.invoke import recall, replayed
-from flux.engine.run import Body, Run
+from flux.engine.run import Run
 from flux.engine.scope import Site
 from flux.errors import ExecutionFailure, Suspend
 
