@@ -23,7 +23,8 @@ environment variable instead: options beat variables. FLUX_MCP_WORKFLOWS holds t
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line and the environment say. `database` is None for the one in the user's data folder."""
+    """What the command line and the environment say. Without targets the current folder is meant, without a database the one
+    in the user's data folder."""
 
     targets: Sequence[str]
     transport: str
@@ -68,7 +69,7 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
             "Use 127.0.0.1, and put something that authenticates in front of it."
         )
     return Options(
-        targets=targets or ["."],
+        targets=targets,
         transport=given.transport,
         host=given.host,
         port=given.port,

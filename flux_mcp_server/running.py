@@ -72,9 +72,16 @@ async def _serve(
 
 
 def _found(targets: Sequence[str]) -> Discovery:
-    found = discover(targets)
+    here = Path.cwd()
+    if not targets and here in (Path.home(), Path(here.anchor)):  # where desktop clients start their servers
+        raise CannotServe(
+            f"no workflows are named, and {here} is no place to look for them: name files, folders or modules."
+        )
+    found = discover(targets or ["."])
     for problem in found.problems:
         sys.stderr.write(f"flux-mcp-server: {problem.path} is not served: {problem.summary}\n{problem.traceback}")
+    if not found.workflows:
+        sys.stderr.write(f"flux-mcp-server: no workflows found in {', '.join(targets) or here}\n")
     return found
 
 

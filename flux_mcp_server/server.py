@@ -21,6 +21,7 @@ from flux.errors import (
     FluxError,
     InvalidInput,
     NotPaused,
+    NotReadable,
     NotStorable,
     PauseNotFound,
     WorkflowMismatch,
@@ -71,7 +72,7 @@ def make_server(flux: Flux, catalog: Catalog, *, name: str, patience: float, sec
             raise MCPError(types.INVALID_PARAMS, _unknown(params.name, catalog.names()))
         try:
             return await offer.handler(Call.of(desk, client, params))
-        except (InvalidInput, ExecutionError, NotStorable) as exc:
+        except (InvalidInput, ExecutionError, NotStorable, NotReadable) as exc:
             return results.error(_advised(exc))
         except MCPError:
             raise

@@ -66,7 +66,13 @@ def test_every_option_has_a_variable_and_options_win() -> None:
 
 def test_without_anything_the_current_folder_is_served_over_stdio() -> None:
     options = read_options([], {})
-    assert (options.targets, options.transport, options.database) == (["."], "stdio", None)
+    assert (options.targets, options.transport, options.database) == ([], "stdio", None)
+
+
+def test_a_whole_disk_is_never_searched_for_workflows() -> None:
+    ran = run(folder=Path(ROOT.anchor))
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("flux-mcp-server: no workflows are named, and ")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +85,7 @@ def test_without_anything_the_current_folder_is_served_over_stdio() -> None:
         (["--transport", "http", "--host", "0.0.0.0"], "this version knows no authentication"),
         (["no_such_file.py"], "There is no no_such_file.py"),
         (["hello.txt"], "hello.txt is no Python file"),
-        (["--database", "."], "it is a folder"),
+        ([str(ROOT / "examples" / "hello_world.py"), "--database", "."], "it is a folder"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(arguments: list[str], says: str, tmp_path: Path) -> None:

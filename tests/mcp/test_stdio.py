@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
+import shlex
 import signal
 import subprocess
 import time
@@ -23,6 +23,9 @@ from tests.mcp.serving import ERAS, PATIENCE, Era, data_of, lines, stdio, stdio_
 pytestmark = pytest.mark.anyio
 
 SERVED = Path(__file__).with_name("served.py")
+
+
+HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
 
 
 @pytest.fixture
@@ -133,8 +136,7 @@ def send(running: subprocess.Popen[bytes], method: str, params: Any = None, *, i
 
 
 def initialize(running: subprocess.Popen[bytes]) -> None:
-    client = {"name": "test", "version": "0"}
-    send(running, "initialize", {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}, id=0)
+    send(running, "initialize", HELLO, id=0)
     send(running, "notifications/initialized")
     answer(running, 0)
 
@@ -217,20 +219,27 @@ def wait_until(check: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="descriptors of files")
+def test_it_works_without_a_stderr(trace: Path) -> None:
+    server = parameters(trace)
+    command = shlex.join([server.command, *server.args])
+    hello = json.dumps({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": HELLO})
+    ran = subprocess.run(
+        ["sh", "-c", f"exec {command} 2>&-"],
+        cwd=server.cwd,
+        env=server.env,
+        input=hello,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert [json.loads(line)["id"] for line in ran.stdout.splitlines()] == [0]
+
+
 def test_it_works_on_files_as_well_as_on_pipes(trace: Path, tmp_path: Path) -> None:
     requests, replies = tmp_path / "requests", tmp_path / "replies"
-    client = {"name": "test", "version": "0"}
-    messages = [
-        {
-            "jsonrpc": "2.0",
-            "id": 0,
-            "method": "initialize",
-            "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client},
-        },
-        {"jsonrpc": "2.0", "method": "notifications/initialized"},
-    ]
-    requests.write_text("".join(json.dumps(message) + "\n" for message in messages), "utf-8")
+    hello = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": HELLO}
+    requests.write_text(json.dumps(hello) + "\n", "utf-8")
     server = parameters(trace)
     with requests.open("rb") as given, replies.open("wb") as taken:
         subprocess.run(
