@@ -130,8 +130,10 @@ async def test_a_new_server_on_the_same_database_joins_too(gate: Gate) -> None:
     async with Flux(store=MemoryStore(), workflows=[slow]) as flux:
         async with serving(slow, flux=flux) as server, client_of(server, "legacy") as client, lost_call(client, gate):
             pass
-        gate.open.set()
         async with serving(slow, flux=flux) as server, client_of(server, "legacy") as client:
+            again = asyncio.create_task(client.call_tool("slow", {"input": "a"}))
+            gate.open.set()
+            assert data_of(await asyncio.wait_for(again, 10)) == {"result": "a done"}
             assert gate.begun == 1
 
 
