@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
@@ -11,6 +12,7 @@ from flux.domain.calls import Json, Pause
 from flux.domain.events import Event
 from flux.domain.execution import Execution, Status
 from flux.engine.ports import Codec
+from flux.engine.scope import is_replaying
 from flux.events import ExecutionEvent, shown
 
 T = TypeVar("T")
@@ -110,6 +112,12 @@ class ExecutionContext(Generic[T]):
         return shown(self.execution_id, self._history, self._codec)
 
     @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """The logger `flux.workflow.<name>`, whose messages name the execution. It is silent while the execution is
+        replayed: what it says then has been said before."""
+        return _Log(logging.getLogger(f"flux.workflow.{self.workflow_name}"), {"execution_id": self.execution_id})
+
+    @property
     def created_at(self) -> datetime:
         return _time(self._execution.created_at)
 
@@ -175,6 +183,15 @@ class ExecutionContext(Generic[T]):
 
     def _decode(self, value: Json | None) -> Any:
         return None if value is None else self._codec.decode(value)
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    def isEnabledFor(self, level: int) -> bool:
+        return not is_replaying() and super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        assert self.extra is not None, "it is made with the execution's id"
+        return f"[{self.extra['execution_id']}] {msg}", {**kwargs, "extra": {**self.extra, **kwargs.get("extra", {})}}
 
 
 def _time(at: float) -> datetime:

@@ -24,6 +24,7 @@ from flux.engine.spec import Call
 from flux.errors import DefinitionError, NonDeterminismError, NonRetryable, NotStorable, Suspend
 
 ROLLBACK_WITHIN = 10.0  # seconds that the rollback of a cancelled call may take
+UNDOING = 1_000_000  # the number of the attempt, as it were, in whose scope that rollback makes its calls
 
 _NEVER_AGAIN = (NonRetryable, NotStorable, DefinitionError)
 
@@ -144,8 +145,11 @@ async def roll_back_cancelled(call: Call) -> None:
     """The call was cancelled while it was under way: undo what it may have done, within bounds."""
     if call.spec.rollback is None or call.run.unwinding:
         return
+    fence = Fence(call.name, is_undoing=True)
+    scope = call.site.scope.inside(call.site.id, UNDOING, call.name, fence)
     try:
-        await asyncio.wait_for(asyncio.shield(_called(call, call.spec.rollback, 1)), ROLLBACK_WITHIN)
+        with entered(scope):
+            await asyncio.wait_for(asyncio.shield(_called(call, call.spec.rollback, 1)), ROLLBACK_WITHIN)
     except Exception as exc:  # noqa: BLE001 - a rollback that fails must not hide the cancellation
         call.run.report(call.name, exc)
 

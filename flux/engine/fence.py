@@ -16,14 +16,18 @@ STOP_WITHIN = 10.0  # seconds that the branches of a failed attempt may take to 
 
 
 class Fence:
-    """Around one attempt of `task`. `seconds` is the limit for the time in which it does not wait, None for no limit."""
+    """Around one attempt of `task`. `seconds` is the limit for the time in which it does not wait, None for no limit.
+    `is_undoing` stands around a rollback, which may make calls when nothing else of the execution may."""
 
-    __slots__ = ("_branches", "_left", "_limit", "_waits", "is_cached", "is_over", "seconds", "task")
+    __slots__ = ("_branches", "_left", "_limit", "_waits", "is_cached", "is_over", "is_undoing", "seconds", "task")
 
-    def __init__(self, task: str, *, seconds: float | None = None, is_cached: bool = False) -> None:
+    def __init__(
+        self, task: str, *, seconds: float | None = None, is_cached: bool = False, is_undoing: bool = False
+    ) -> None:
         self.task = task
         self.seconds = seconds
         self.is_cached = is_cached
+        self.is_undoing = is_undoing
         self.is_over = False
         self._limit: asyncio.Timeout | None = None
         self._left: float | None = None
@@ -94,9 +98,13 @@ def clocks_stopped(fences: Fences) -> Generator[None]:
             fence.go_on()
 
 
+def is_undoing(fences: Fences) -> bool:
+    return any(fence.is_undoing for fence in fences)
+
+
 def check_open(fences: Fences) -> None:
     """For what an attempt has left behind: end it as cancelled."""
-    if any(fence.is_over for fence in fences):
+    if any(fence.is_over for fence in fences) and not is_undoing(fences):
         raise asyncio.CancelledError
 
 

@@ -135,6 +135,10 @@ class Journal:
         """The number of the last fact that this run has seen."""
         return self._seq
 
+    async def facts(self) -> Sequence[Event]:
+        """The whole history as it stands in the store by now: a load, for what has to look back beyond its own place."""
+        return await self._store.load(self.execution.id)
+
     # -- what happens now -------------------------------------------------------------------------------------------
 
     def note(self, event: Event) -> None:

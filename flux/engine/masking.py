@@ -47,11 +47,12 @@ class MaskingCodec:
         return self.inner.decode(text, annotation)
 
     def describe(self, value: Any, *, limit: int = 1024) -> tuple[str, Json]:
-        digest, text = self.inner.describe(value, limit=sys.maxsize)
+        _, text = self.inner.describe(value, limit=sys.maxsize)
         masked = self._masked(text)
         if masked == text:
             return self.inner.describe(value, limit=limit)
-        return digest, Json(masked) if len(masked) <= limit else Json(json.dumps(MASK))
+        # no digest: the secret may be another one when the call is replayed
+        return "", Json(masked) if len(masked) <= limit else Json(json.dumps(MASK))
 
     def isolate(self, value: Any) -> Any:
         return self.inner.isolate(value)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from flux.engine.masking import without
+from flux.engine.run import Run
 from flux.engine.spec import Call
 from flux.errors import ConfigNotFound, SecretNotFound
 
@@ -29,20 +30,21 @@ async def with_offers(call: Call) -> Call:
         run.provisions.vault.check()
     offers: dict[str, dict[str, Any]] = {}
     if spec.secrets:
-        offers["secrets"] = secrets = await _secrets(call)
-        run.codec = without(secrets, run.codec)
+        offers["secrets"] = await secrets_for(run, spec.secrets, f"Task {call.name!r}")
     if spec.config:
         offers["config"] = await _config(call)
     return replace(call, offers=offers) if offers else call
 
 
-async def _secrets(call: Call) -> dict[str, str]:
+async def secrets_for(run: Run, names: Iterable[str], asker: str) -> dict[str, str]:
+    """The secrets; from here on none of them passes into the run's history. Raises SecretNotFound."""
     found: dict[str, str] = {}
-    for name in call.spec.secrets:
-        value = await call.run.provisions.secrets.get(name)
+    for name in names:
+        value = await run.provisions.secrets.get(name)
         if value is None:
-            raise SecretNotFound(name, call.name)
+            raise SecretNotFound(name, asker)
         found[name] = value
+    run.codec = without(found, run.codec)
     return found
 
 

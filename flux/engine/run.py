@@ -22,9 +22,10 @@ from flux.domain.events import (
 )
 from flux.domain.execution import Execution
 from flux.engine.body import Body, Children, Progress
+from flux.engine.fence import is_undoing
 from flux.engine.journal import Journal
 from flux.engine.ports import Clock, Codec, EventStore, Lease, Provisions
-from flux.engine.scope import Scope, entered
+from flux.engine.scope import Scope, current_scope, entered, is_replaying
 from flux.engine.waits import Waits
 from flux.errors import FluxError, NonDeterminismError, Suspend, WorkflowTimeout
 
@@ -242,7 +243,7 @@ class Run:
 
     def tell(self, task: str | None, value: Any) -> None:
         """Publish progress, from any thread. What a replay says has been said before."""
-        if self.journal.order.is_drained:
+        if not is_replaying():
             self._loop.call_soon_threadsafe(self.publish, Progress(execution_id=self.id, task=task, value=value))
 
     def report(self, name: str, exc: Exception) -> None:
@@ -283,8 +284,14 @@ class Run:
             raise Suspend
         if self.mismatch is not None:
             raise self.mismatch
-        if self.execution.cancel_requested:
+        if self.execution.cancel_requested and not self._is_undoing:
             raise asyncio.CancelledError
+
+    @property
+    def _is_undoing(self) -> bool:
+        """Whether a rollback asks: it may do what it has to when nothing else may."""
+        scope = current_scope()
+        return scope is not None and is_undoing(scope.fences)
 
     async def ready(self) -> None:
         """Before every new step: wait while the execution is to be suspended, and raise what keeps the run from going on."""

@@ -79,6 +79,12 @@ def current_scope() -> Scope | None:
     return _current.get()
 
 
+def is_replaying() -> bool:
+    """True inside an execution whose recorded outcomes have not all been delivered yet."""
+    scope = _current.get()
+    return scope is not None and not scope.run.journal.order.is_drained
+
+
 def require_scope(what: str) -> Scope:
     scope = _current.get()
     if scope is None:

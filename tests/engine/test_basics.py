@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from flux import ExecutionContext, Flux, Status, task, workflow
+from flux import ExecutionContext, Flux, Status, pause, task, workflow
 from flux.domain.events import CallRaised, CallReturned, CallStarted, ExecutionCompleted, ExecutionStarted
 from flux.errors import ExecutionExists, InvalidInput, NotInWorkflow, NotStorable, TaskFailed, TaskTimeout
-from flux.tasks import parallel
+from flux.tasks import parallel, progress
 
 pytestmark = pytest.mark.anyio
 
@@ -296,6 +296,24 @@ async def test_a_map_keeps_the_order_of_its_items_and_its_limit(flux: Flux) -> N
 
     assert (await flux.run(mapped, list(range(10)))).output == [n * n for n in range(10)]
     assert most == 3
+
+
+async def test_logs_and_progress_are_silent_on_replay(flux: Flux, caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def talks(ctx: ExecutionContext[Any]) -> None:
+        ctx.log.warning("before %s", "the pause")
+        progress("before")
+        await greet("x")
+        await pause("ask")
+        ctx.log.warning("after")
+        progress("after")
+
+    told: list[Any] = []
+    with flux.observed("talk", lambda heard: told.append(heard.value)):
+        await flux.run(talks, execution_id="talk")
+        await flux.resume("talk", 1)
+    assert [record.getMessage() for record in caplog.records] == ["[talk] before the pause", "[talk] after"]
+    assert told == ["before", None, "after"]  # None tells that a task has finished
 
 
 async def test_methods_can_be_tasks(flux: Flux) -> None:
