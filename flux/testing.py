@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from flux.engine.ports import Head, Lease
 from flux.errors import StoreError
 from flux.service import Flux
 from flux.stores.memory import MemoryStore
+from flux.stores.rows import from_json_row, to_row
 
 MOMENTS = 3000  # see `FakeClock.advance`
 
@@ -86,6 +88,18 @@ async def store_holding(execution_id: str, history: Sequence[Event]) -> MemorySt
     if history[1:]:
         await store.post(execution_id, history[1:], seen=1, head=head)
     return store
+
+
+def exported(execution_id: str, history: Sequence[Event]) -> str:
+    """A history as text, for a file beside a test: see `imported`."""
+    rows = ",\n".join(json.dumps(to_row(event)) for event in history)
+    return f'{{"execution_id": {json.dumps(execution_id)}, "facts": [\n{rows}\n]}}\n'
+
+
+def imported(text: str) -> tuple[str, list[Event]]:
+    """The execution's id and the history that `exported` wrote: `replayed_from` goes on from it with today's code."""
+    document = json.loads(text)
+    return document["execution_id"], [from_json_row(row) for row in document["facts"]]
 
 
 async def to_the_end(

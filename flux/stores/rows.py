@@ -46,6 +46,7 @@ _KINDS: dict[type[Event], tuple[int, str | None]] = {
     facts.CallCancelled: (53, None),
     facts.AttemptFailed: (54, None),
     facts.TimerSet: (55, None),
+    facts.CallNoted: (56, "note"),
 }
 
 _to_json = json.JSONEncoder(separators=(",", ":")).encode
@@ -124,6 +125,12 @@ def from_row(row: Sequence[Any]) -> Event:
     if "error" in fields:
         fields["error"] = _failure_from_dict(fields["error"])
     return layout.type(**fields)
+
+
+def from_json_row(row: Sequence[Any]) -> Event:
+    """An event from the row that `to_row` made of it, after a way through JSON."""
+    kind, at, call, value, facts = row
+    return from_row((0, kind, float(at), call, value, json.loads(facts or "{}")))
 
 
 def storable(text: str, what: str) -> None:
