@@ -19,6 +19,7 @@ from flux.domain.calls import Json
 from flux.domain.execution import Execution
 from flux.engine.branches import Branches, policy, run_branches, stream_branches
 from flux.engine.invoke import invoke
+from flux.engine.offers import secrets_for, takes
 from flux.engine.ports import Codec
 from flux.engine.scope import Site, require_scope
 from flux.engine.spec import Call, Spec
@@ -151,7 +152,8 @@ task = _TaskDecorator()
 class WorkflowOptions(TypedDict, total=False):
     """`name` is what the workflow is called by and must stay the same while executions of it live; `title` and
     `description` are for people and models; `version` is recorded for people. `schedule` (`flux.cron`, `interval`, `once`)
-    starts it by itself, wherever it is served. `timeout` is in seconds from start to end, waiting included."""
+    starts it by itself, wherever it is served. `timeout` is in seconds from start to end, waiting included.
+    `secret_requests` gives the function a keyword `secrets`, which is fetched anew for every run."""
 
     name: str
     title: str
@@ -160,6 +162,7 @@ class WorkflowOptions(TypedDict, total=False):
     tags: Iterable[str]
     schedule: Schedule | None
     timeout: float | None
+    secret_requests: Iterable[str] | None
 
 
 class Runner(Protocol):
@@ -190,7 +193,11 @@ class Workflow(Generic[T, R]):
         self.func = func
         self.options: WorkflowOptions = options
         self._frame_types = schema.local_types(func, sys._getframe(1))  # pyright: ignore[reportPrivateUsage] - local classes
-        self._takes_context = bool(inspect.signature(func).parameters)
+        signature = inspect.signature(func)
+        self._takes_context = any(name != "secrets" for name in signature.parameters)
+        self._secrets = tuple(options.get("secret_requests") or ())
+        if self._secrets and not takes(signature, "secrets"):
+            raise DefinitionError(f"Workflow {self.name!r} asks for secrets: its function needs a parameter `secrets`.")
         update_wrapper(cast(Any, self), func)
 
     @property
@@ -305,9 +312,16 @@ class Workflow(Generic[T, R]):
 
     async def execute(self, context: ExecutionContext[T]) -> R:
         args = (context,) if self._takes_context else ()
+        body = partial(self.func, *args, **await self._injected())
         if inspect.iscoroutinefunction(self.func):
-            return await self.func(*args)
-        return await anyio.to_thread.run_sync(partial(self.func, *args))
+            return await body()
+        return await anyio.to_thread.run_sync(body)
+
+    async def _injected(self) -> dict[str, Any]:
+        if not self._secrets:
+            return {}
+        what = f"Workflow {self.name!r}"
+        return {"secrets": await secrets_for(require_scope(what).run, self._secrets, what)}
 
     def __repr__(self) -> str:
         return f"<workflow {self.name}>"
@@ -334,11 +348,13 @@ class _WorkflowWithOptions:
         self._options = options
 
     @overload
-    def __call__(self, func: Callable[[ExecutionContext[T]], Coroutine[Any, Any, R]]) -> Workflow[T, R]: ...
+    def __call__(
+        self, func: Callable[Concatenate[ExecutionContext[T], ...], Coroutine[Any, Any, R]]
+    ) -> Workflow[T, R]: ...
     @overload
     def __call__(self, func: Callable[[], Coroutine[Any, Any, R]]) -> Workflow[None, R]: ...
     @overload
-    def __call__(self, func: Callable[[ExecutionContext[T]], R]) -> Workflow[T, R]: ...
+    def __call__(self, func: Callable[Concatenate[ExecutionContext[T], ...], R]) -> Workflow[T, R]: ...
     def __call__(self, func: Callable[..., Any]) -> Workflow[Any, Any]:
         return Workflow(_decorated(func, "workflow"), **self._options)
 

@@ -24,7 +24,23 @@
     │   ├── ApprovalRejected       a person said no to a task that asks first
     │   ├── SecretNotFound         a secret that a task asks for is nowhere
     │   ├── ConfigNotFound         a configuration value that a task asks for is nowhere
-    │   └── KeyUnusable            the key that secrets and sensitive values are encrypted with cannot be had, or is another
+    │   ├── KeyUnusable            the key that secrets and sensitive values are encrypted with cannot be had, or is another
+    │   ├── ModelNotReady          a model cannot be asked: an extra, a key or its provider is missing
+    │   ├── ModelRefused           a model's provider refuses the request
+    │   └── BudgetExceeded         an agent has used up its budget
+    ├── ModelError                 a model's provider failed or could not be reached
+    ├── OutputInvalid              a model's answer does not have the form that was asked for
+    ├── SkillError                 a skill is written wrong, or there is none of that name
+    ├── RemoteError                what can go wrong with another MCP server; those marked * may be tried again
+    │   ├── ServerUnreachable *    nothing was sent: there is no server, or it does not take calls now
+    │   ├── ConnectionLost *       the connection ended, or no answer came in time; the call may be made twice without harm
+    │   ├── OutcomeUnknown         the same, and it may not: somebody has to find out (also a NonRetryable)
+    │   ├── RequestRefused         the server answered with an error of the protocol: no such tool, arguments that do not fit
+    │   │   └── NotAuthorized      ... it wants other credentials
+    │   ├── ToolExecutionError     the tool answered that it failed
+    │   ├── ToolChanged            the tool is not there any more, or is not the one that was discovered
+    │   ├── ResultTooLarge         the tool answered more than is kept
+    │   └── UnusableResult         the server answered what it may not
     ├── TooManyFailures            fewer branches succeeded than were asked for
     ├── BranchCancelled            stands for a branch that was not needed any more
     ├── TaskFailed                 a task's exception whose own class cannot be made again
@@ -186,14 +202,14 @@ class ApprovalRejected(NonRetryable):
 
 
 class SecretNotFound(NonRetryable):
-    def __init__(self, name: str, task: str) -> None:
-        super().__init__(name, task)
+    def __init__(self, name: str, asker: str) -> None:
+        super().__init__(name, asker)
         self.name = name
-        self.task = task
+        self.asker = asker
 
     def __str__(self) -> str:
         return (
-            f"Task {self.task!r} asks for the secret {self.name!r}, which is not set. Set the environment variable "
+            f"{self.asker} asks for the secret {self.name!r}, which is not set. Set the environment variable "
             f"FLUX_SECRET_{self.name} (or {self.name}), or store it with `flux secrets set {self.name}`."
         )
 
@@ -212,6 +228,118 @@ class ConfigNotFound(NonRetryable):
 
 
 class KeyUnusable(NonRetryable):
+    pass
+
+
+class ModelNotReady(NonRetryable):
+    pass
+
+
+class ModelRefused(NonRetryable):
+    pass
+
+
+class BudgetExceeded(NonRetryable):
+    """`limit` names what was used up, by the name of the parameter of `Budget`."""
+
+    def __init__(self, budget: str, limit: str, spent: float, maximum: float) -> None:
+        super().__init__(budget, limit, spent, maximum)
+        self.budget = budget
+        self.limit = limit
+        self.spent = spent
+        self.maximum = maximum
+
+    def __str__(self) -> str:
+        return f"The budget {self.budget!r} is used up: {self.limit}={self.maximum:g}, spent {self.spent:g}."
+
+
+class ModelError(FluxError):
+    pass
+
+
+class OutputInvalid(FluxError):
+    pass
+
+
+class SkillError(FluxError):
+    pass
+
+
+class RemoteError(FluxError):
+    """`server` is the name that `mcp()` has for it, `reason` what went wrong."""
+
+    def __init__(self, server: str, reason: str) -> None:
+        super().__init__(server, reason)
+        self.server = server
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"MCP server {self.server!r}: {self.reason}"
+
+
+class ServerUnreachable(RemoteError):
+    pass
+
+
+class ConnectionLost(RemoteError):
+    pass
+
+
+class OutcomeUnknown(RemoteError, NonRetryable):
+    """A call was sent and its answer never came. Nothing here can tell whether it was carried out."""
+
+    def __init__(self, server: str, tool: str, reason: str) -> None:
+        FluxError.__init__(self, server, tool, reason)
+        self.server = server
+        self.tool = tool
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return (
+            f"MCP server {self.server!r}: it is not known whether {self.tool!r} was carried out: {self.reason}. Look at what "
+            "the tool changes. If it was not done, or if twice does no harm, retry the execution: the call is then made "
+            "again, with the same idempotency key. If it was done, catch this error and go on. A tool that may always be "
+            "called twice can say so: `.with_options(idempotent=True)`."
+        )
+
+
+class RequestRefused(RemoteError):
+    """`code` is the number of the JSON-RPC error."""
+
+    def __init__(self, server: str, reason: str, code: int = 0) -> None:
+        FluxError.__init__(self, server, reason, code)
+        self.server = server
+        self.reason = reason
+        self.code = code
+
+
+class NotAuthorized(RequestRefused):
+    pass
+
+
+class ToolExecutionError(RemoteError):
+    """`message` is the text of the tool's answer."""
+
+    def __init__(self, tool_name: str, message: str, server: str = "") -> None:
+        FluxError.__init__(self, tool_name, message, server)
+        self.tool_name = tool_name
+        self.message = message
+        self.server = server
+        self.reason = message
+
+    def __str__(self) -> str:
+        return f"Tool {self.tool_name!r} failed: {self.message}"
+
+
+class ToolChanged(RemoteError):
+    pass
+
+
+class ResultTooLarge(RemoteError):
+    pass
+
+
+class UnusableResult(RemoteError):
     pass
 
 

@@ -513,6 +513,55 @@ async def test_a_rollback_runs_when_the_call_is_cancelled_and_again_if_a_crash_c
     assert undone == ["it", "it"]
 
 
+async def test_a_rollback_may_call_tasks_although_the_execution_is_being_cancelled(flux: Flux) -> None:
+    refunded: list[str] = []
+    began = asyncio.Event()
+
+    @task
+    async def refund(what: str) -> None:
+        refunded.append(what)
+
+    async def undo(what: str) -> None:
+        await parallel(refund(what), refund(what))
+
+    @task.with_options(rollback=undo)
+    async def hangs(what: str) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    @workflow
+    async def calls(ctx: ExecutionContext[Any]) -> None:
+        await hangs("it")
+
+    started = await flux.start(calls)
+    await began.wait()
+    await flux.cancel(started.execution_id)
+    done = await flux.wait(started.execution_id, timeout=10)
+    assert (done.status, refunded) == (Status.CANCELLED, ["it", "it"])
+
+
+async def test_a_call_that_was_rolled_back_shifts_no_call_of_a_replay() -> None:
+    @task
+    async def one(n: int) -> int:
+        return n
+
+    async def undo() -> None:
+        await one(0)
+
+    @task.with_options(rollback=undo)
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    @workflow
+    async def calls(ctx: ExecutionContext[Any]) -> list[int]:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await hangs()
+        return list(await asyncio.gather(one(1), one(2)))
+
+    assert (await crash_at_every_fact(calls)).output == [1, 2]
+
+
 # -- metadata -------------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,7 @@ from flux.errors import ConfigNotFound, FluxError, KeyUnusable, NotStorable, Sec
 from flux.secrets import EncryptedFileSecrets, EnvironmentSecrets, FileVault, FirstOf, KeyringSecrets
 from flux.stores.memory import MemoryStore
 from flux.tasks import parallel
+from flux.tasks.config import get_config
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +166,35 @@ async def test_each_attempt_has_a_dict_of_its_own(secret_flux: Flux) -> None:
     assert (await secret_flux.run(calls)).output == 2
 
 
+async def test_a_workflow_may_ask_for_secrets_too_and_they_may_change_while_it_waits() -> None:
+    given = Given(TOKEN="first-token")
+    seen: list[str] = []
+
+    @task
+    async def uses(token: str) -> None:
+        seen.append(token)
+
+    @workflow.with_options(secret_requests=["TOKEN"])
+    async def calls(ctx: ExecutionContext[int], *, secrets: dict[str, str]) -> int:
+        await uses(secrets["TOKEN"])
+        await pause("go on?")
+        await uses(secrets["TOKEN"])
+        return ctx.input
+
+    async with Flux(store=MemoryStore(), recover=False, secrets=given) as flux:
+        paused = await flux.run(calls, 1)
+        given.secrets["TOKEN"] = "second-token"
+        done = await flux.resume(paused.execution_id)
+        text = await everything_of(flux, done.execution_id)
+        del given.secrets["TOKEN"]
+        failed = await flux.run(calls, 2)
+    assert (done.output, seen) == (1, ["first-token", "second-token"])
+    assert "first-token" not in text
+    assert "second-token" not in text
+    assert isinstance(failed.error, SecretNotFound)
+    assert "Workflow 'calls'" in str(failed.error)
+
+
 # -- stores of secrets ------------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +307,20 @@ async def test_a_config_name_may_use_the_arguments(flux: Flux, configured: Calla
     swiss, german, french = (await flux.run(rates)).output
     assert (swiss, german, type(french)) == (0.081, 0.19, ConfigNotFound)
     assert "'rates.fr'" in str(french)
+
+
+async def test_get_config_records_what_it_read(flux: Flux, configured: Callable[[str], None]) -> None:
+    configured("limit = 1")
+
+    @workflow
+    async def limits(ctx: ExecutionContext[Any]) -> int:
+        limit = await get_config("limit")
+        await pause("go on?")
+        return limit
+
+    paused = await flux.run(limits)
+    configured("limit = 2")
+    assert (await flux.resume(paused.execution_id)).output == 1
 
 
 async def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
