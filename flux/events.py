@@ -34,6 +34,7 @@ class ExecutionEventType(StrEnum):
     TASK_RETRY_FAILED = "TASK_RETRY_FAILED"
     TASK_PAUSED = "TASK_PAUSED"
     TASK_RESUMED = "TASK_RESUMED"
+    TASK_NOTED = "TASK_NOTED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +117,9 @@ class _Reader:
             case facts.TimerSet():
                 self._names[fact.call] = fact.name
                 return Type.TASK_STARTED, datetime.fromtimestamp(fact.wake_at, UTC)
+            case facts.CallNoted():
+                self._names[fact.call] = fact.name
+                return Type.TASK_NOTED, self._value(fact.note)
             case facts.CallReturned():
                 return Type.TASK_COMPLETED, self._value(fact.value)
             case facts.CallRaised():

@@ -86,7 +86,8 @@ class ExecutionCancelled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PauseOpened:
-    """`schema` is the JSON Schema of the answer, `response` its Python type by name, where it has one."""
+    """`schema` is the JSON Schema of the answer, `response` its Python type by name, where it has one. `channel` is None when
+    the answer may come by any way, "human" when it has to come from a person."""
 
     at: float
     call: CallId
@@ -96,6 +97,7 @@ class PauseOpened:
     response: Json | None = None
     message: str | None = None
     expires_at: float | None = None
+    channel: Literal["human"] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +171,17 @@ class TimerSet:
     wake_at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallNoted:
+    """How far a call under way has come, for whoever goes on with it after a crash: the last note counts, `null` takes it
+    back."""
+
+    at: float
+    call: CallId
+    name: str
+    note: Json
+
+
 LifecycleEvent = (
     ExecutionStarted
     | ExecutionRecovered
@@ -184,7 +197,7 @@ LifecycleEvent = (
     | PauseAnswered
     | PauseExpired
 )
-JournalEvent = CallStarted | CallReturned | CallRaised | CallCancelled | AttemptFailed | TimerSet
+JournalEvent = CallStarted | CallReturned | CallRaised | CallCancelled | AttemptFailed | TimerSet | CallNoted
 Event = LifecycleEvent | JournalEvent
 
 EVENT_TYPES: tuple[type[Event], ...] = (
@@ -207,5 +220,6 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     CallCancelled,
     AttemptFailed,
     TimerSet,
+    CallNoted,
 )
 LIFECYCLE_TYPES: tuple[type[Event], ...] = EVENT_TYPES[:13]

@@ -12,6 +12,7 @@ from flux.domain.events import (
     LIFECYCLE_TYPES,
     AttemptFailed,
     CallCancelled,
+    CallNoted,
     CallRaised,
     CallReturned,
     CallStarted,
@@ -48,6 +49,7 @@ class Record:
     retry_at: float = 0.0
     gave_up: bool = False
     wake_at: float | None = None
+    note: Json | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -334,6 +336,9 @@ def _remember(records: dict[CallId, Record], event: Event) -> None:
                 records[call] = Record(records[call].name, records[call].digest, records[call].arguments)
         case TimerSet():
             records[event.call] = Record(event.name, wake_at=event.wake_at)
+        case CallNoted():
+            record = records.setdefault(event.call, Record(event.name))
+            record.note = None if event.note == "null" else event.note
         case _:
             pass
 

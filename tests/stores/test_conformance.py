@@ -15,6 +15,7 @@ from flux.domain.events import (
     LIFECYCLE_TYPES,
     AttemptFailed,
     CallCancelled,
+    CallNoted,
     CallRaised,
     CallReturned,
     CallStarted,
@@ -117,6 +118,7 @@ SAMPLES: Sequence[Event] = (
     CallCancelled(at=6.0, call=CALL),
     AttemptFailed(at=7.0, call=CALL, attempt=1, error=Failure(type="a.B", message="m"), retry_at=8.5),
     TimerSet(at=7.0, call=CALL, name="sleep", wake_at=99.0),
+    CallNoted(at=7.5, call=CALL, name="ask", note=Json('{"sent":true}')),
 )
 
 

@@ -1,0 +1,378 @@
+"""A connection to a server: opened, used and closed by one asyncio task of its own, which belongs to no workflow.
+
+The SDK's clients live in cancel scopes, which have to be left in the task that entered them. So nobody but the owner enters
+any, and whoever has a request hands it over. Each request, too, is a task of its own outside of every workflow: it can be
+waited for by one run, left, and waited for by the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from contextvars import Context
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+import mcp_types as types
+from mcp import Client
+from mcp.client import advertise
+from mcp.client.session import ClientRequestContext, ClientSession
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from flux.engine.ports import SecretStore
+from flux.errors import UnusableResult
+from flux.tasks.mcp.auth import Auth
+from flux.tasks.mcp.faults import Lost, NotSent, innermost
+from flux.tasks.mcp.streams import Streams
+from flux.tasks.mcp.targets import Command, Local, Target, Url
+
+log = logging.getLogger("flux.mcp")
+
+TASKS = "io.modelcontextprotocol/tasks"
+PROBE_AFTER = 30.0  # seconds of silence after which a server is asked whether it is still there
+CLOSE_WITHIN = 10.0  # seconds that closing may take whoever waits for it
+PAGES = 200  # of a list: a server that never ends it is not followed for ever
+
+Tell = Callable[[Any], None]
+T = TypeVar("T")
+Send = Callable[[ClientSession, Callable[..., Awaitable[None]]], Awaitable[T]]
+"""Makes a request, given the session and what takes its progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How to connect. `protocol` is "auto", "legacy" or a version; `most` the bytes of an answer that are kept."""
+
+    server: str
+    target: Target
+    auth: Auth | None
+    connect_timeout: float
+    protocol: str
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A question that a server of the older protocols asks over the open call."""
+
+    params: types.ElicitRequestParams
+    answer: asyncio.Future[types.ElicitResult]
+
+
+class Exchange(Generic[T]):
+    """One request under way. `execution` says whose it is, `tell` takes what the server says meanwhile."""
+
+    def __init__(self, connection: Connection, send: Send[T], *, execution: str = "", tell: Tell | None = None) -> None:
+        self.connection = connection
+        self.execution = execution
+        self.tell = tell
+        self.pushed: deque[Pushed] = deque()
+        self._send = send
+        loop = asyncio.get_running_loop()
+        self._news: asyncio.Future[None] = loop.create_future()
+        self._heard = loop.time()
+        self._task = loop.create_task(self._run(), context=Context())
+        self._task.add_done_callback(self._settled)
+
+    async def _run(self) -> T:
+        return await self._send(self.connection.session, self._progressed)
+
+    async def _progressed(self, progress: float, total: float | None, message: str | None) -> None:
+        self.heard()
+        told = {"progress": progress, "total": total, "message": message}
+        self.say({key: value for key, value in told.items() if value is not None})
+
+    def say(self, value: Any) -> None:
+        if self.tell is not None:
+            self.tell(value)
+
+    def heard(self) -> None:
+        self._heard = self._loop_time()
+
+    def ask(self, params: types.ElicitRequestParams) -> asyncio.Future[types.ElicitResult]:
+        pushed = Pushed(params, asyncio.get_running_loop().create_future())
+        self.pushed.append(pushed)
+        self._notify()
+        return pushed.answer
+
+    def answered(self) -> None:
+        """The first of the questions has its answer."""
+        self.pushed.popleft()
+
+    def _notify(self) -> None:
+        if not self._news.done():
+            self._news.set_result(None)
+
+    async def step(self, timeout: float | None = None) -> T | Pushed:
+        """The answer, or the next question. Raises what the session raises; Lost, also after `timeout` seconds."""
+        deadline = None if timeout is None else self._loop_time() + timeout
+        while not self.pushed and not self._task.done():
+            await self._some_news(deadline)
+            if deadline is not None and self._loop_time() >= deadline and not self._task.done() and not self.pushed:
+                self.abandon()
+                raise Lost(f"no answer within {timeout:g} s")
+        if self._task.done():
+            return self._outcome()
+        return self.pushed[0]
+
+    async def _some_news(self, deadline: float | None) -> None:
+        self._news = asyncio.get_running_loop().create_future()
+        limit = self._heard + PROBE_AFTER
+        wait = max(0.0, min(limit, deadline or limit) - self._loop_time())
+        await asyncio.wait({self._news, self.connection.lost}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
+        if self._task.done() or self.pushed:
+            return
+        if self.connection.lost.done():
+            self.abandon()
+            raise Lost(self.connection.lost.result())
+        if self._loop_time() >= limit:
+            await self.connection.probe()
+            self.heard()
+
+    def _outcome(self) -> T:
+        if self._task.cancelled():
+            reason = self.connection.lost.result() if self.connection.lost.done() else "the connection was closed"
+            raise Lost(reason)
+        return self._task.result()
+
+    def abandon(self) -> None:
+        """Nobody waits any more: the SDK tells the server so."""
+        self._task.cancel()
+        for pushed in self.pushed:
+            pushed.answer.cancel()
+
+    def _settled(self, task: asyncio.Task[Any]) -> None:
+        if not task.cancelled():
+            task.exception()  # looked at: nobody may be left to do so
+        self._notify()
+        self.connection.ended(self)
+
+    @staticmethod
+    def _loop_time() -> float:
+        return asyncio.get_running_loop().time()
+
+
+class Connection:
+    """`lost` is done once no answer comes any more, with the reason."""
+
+    session: ClientSession
+
+    def __init__(self, terms: Terms, secrets: SecretStore | None) -> None:
+        self.terms = terms
+        self.tools: dict[str, types.Tool] | None = None
+        self.known_secrets: dict[str, str] = {}
+        loop = asyncio.get_running_loop()
+        self.lost: asyncio.Future[str] = loop.create_future()
+        self._secrets = secrets
+        self._opened: asyncio.Future[None] = loop.create_future()
+        self._closing = asyncio.Event()
+        self._exchanges: set[Exchange[Any]] = set()
+        self._released = False
+        self._listing = asyncio.Lock()
+        self._owner = loop.create_task(self._own(), context=Context(), name=f"mcp {terms.server}")
+
+    # -- its life ---------------------------------------------------------------------------------------------------
+
+    async def _own(self) -> None:
+        reason = "the connection was closed"
+        try:
+            async with AsyncExitStack() as stack:
+                client = await stack.enter_async_context(await self._client(stack))
+                self.session = client.session
+                self._opened.set_result(None)
+                await self._closing.wait()
+                self._break(reason)  # whoever still waits is told before the session goes
+                for exchange in list(self._exchanges):
+                    exchange.abandon()
+        except (Exception, BaseExceptionGroup) as exc:  # noqa: BLE001 - whatever ends a connection, those who use it are told
+            cause = innermost(exc)
+            reason = f"{type(cause).__name__}: {cause}"
+            if not self._opened.done():
+                self._opened.set_exception(cause)
+                self._opened.exception()  # looked at: nobody may be waiting any more
+        finally:
+            self._break(reason)
+            if not self._opened.done():
+                self._opened.set_exception(NotSent(reason))
+                self._opened.exception()
+
+    async def _client(self, stack: AsyncExitStack) -> Client:
+        terms = self.terms
+        server: Any
+        match terms.target:
+            case Local():
+                server = terms.target.server
+            case Command():
+                server = terms.target.transport(Streams(heard=self._heard, broken=self._break_and_close))
+            case Url():
+                auth = None
+                if terms.auth is not None:
+                    assert self._secrets is not None, "whoever opens a connection has secrets to offer"
+                    auth = await terms.auth.resolved(self._secrets, terms.server)
+                    self.known_secrets = auth.known_secrets
+                endpoint = terms.target.endpoint(auth, connect_timeout=terms.connect_timeout, most=terms.most)
+                await stack.enter_async_context(endpoint)
+                server = terms.target.transport(endpoint, terms.most)
+        return Client(
+            server,
+            mode=terms.protocol,
+            cache=None,
+            client_info=types.Implementation(name="flux", version="1"),
+            elicitation_callback=self._elicit,
+            logging_callback=self._logged,
+            message_handler=self._message,
+            log_level="info",
+            extensions=[advertise(TASKS, {})],
+        )
+
+    async def ready(self) -> None:
+        """Raises why it could not be opened; NotSent when it takes too long."""
+        opened = asyncio.shield(self._opened)
+        try:
+            await asyncio.wait_for(opened, self._patience)
+        except TimeoutError:
+            if self._opened.done():
+                raise
+            self._owner.cancel()
+            raise NotSent(f"no connection within {self.terms.connect_timeout:g} s") from None
+
+    @property
+    def _patience(self) -> float:
+        """Servers of the older protocols may leave the first message unanswered: the SDK gives it 10 s, then speaks theirs."""
+        probing = 10.0 if isinstance(self.terms.target, Command) and self.terms.protocol == "auto" else 0.0
+        return self.terms.connect_timeout + probing
+
+    @property
+    def is_usable(self) -> bool:
+        return not self.lost.done() and not self._released
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened.done() and self._opened.exception() is None and not self.lost.done()
+
+    @property
+    def is_modern(self) -> bool:
+        return self.session.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+    def _break(self, reason: str) -> None:
+        if not self.lost.done():
+            self.lost.set_result(reason)
+
+    def _break_and_close(self, reason: str) -> None:
+        self._break(reason)
+        self._closing.set()
+
+    def release(self) -> None:
+        """Close it as soon as nobody waits for an answer."""
+        self._released = True
+        if not self._exchanges:
+            self._closing.set()
+
+    async def aclose(self) -> None:
+        """Close it, unless answers are still waited for; return when that is done."""
+        self.release()
+        if self._closing.is_set():
+            # a cancelled caller leaves, the owner goes on
+            await asyncio.wait({self._owner}, timeout=CLOSE_WITHIN)
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def begin(self, send: Send[T], *, execution: str = "", tell: Tell | None = None) -> Exchange[T]:
+        if self.lost.done():
+            raise NotSent(self.lost.result(), stale=True)
+        exchange = Exchange(self, send, execution=execution, tell=tell)
+        self._exchanges.add(exchange)
+        return exchange
+
+    def ended(self, exchange: Exchange[Any]) -> None:
+        self._exchanges.discard(exchange)
+        if self._released and not self._exchanges:
+            self._closing.set()
+
+    async def request(self, send: Send[T], timeout: float | None = None, *, tell: Tell | None = None) -> T:
+        """For requests that ask nothing."""
+        exchange = self.begin(send, tell=tell)
+        try:
+            answer = await exchange.step(timeout)
+        except asyncio.CancelledError:
+            exchange.abandon()
+            raise
+        assert not isinstance(answer, Pushed), "a question needs an execution"
+        return answer
+
+    async def probe(self) -> None:
+        """Raises Lost when the server does not answer even this."""
+        version = self.session.protocol_version or ""
+
+        async def ask() -> object:
+            if self.is_modern:
+                return await self.session.send_discover(version)
+            return await self.session.send_ping()
+
+        asking = asyncio.get_running_loop().create_task(ask(), context=Context())
+        await asyncio.wait({asking}, timeout=self.terms.connect_timeout)
+        if not asking.done():
+            asking.cancel()
+            raise Lost("it does not react any more")
+        asking.exception()  # an error is an answer, too
+
+    async def listed(self) -> dict[str, types.Tool]:
+        """The tools as they are now, by name."""
+        async with self._listing:
+            if self.tools is None:
+                self.tools = {tool.name: tool for tool in await list_tools(self)}
+            return self.tools
+
+    # -- what the server says by itself -----------------------------------------------------------------------------
+
+    def _heard(self) -> None:
+        for exchange in self._exchanges:
+            exchange.heard()
+
+    async def _elicit(
+        self, context: ClientRequestContext, params: types.ElicitRequestParams
+    ) -> types.ElicitResult | types.ErrorData:
+        """The older protocols do not say to which call a question belongs, so it must be clear."""
+        asking = [exchange for exchange in self._exchanges if exchange.execution]
+        if len({exchange.execution for exchange in asking}) != 1:
+            log.warning("MCP server %r asks while calls of several executions are open: declined", self.terms.server)
+            message = 'Calls of several executions are open: use connection="per-call"'
+            return types.ErrorData(code=types.INVALID_REQUEST, message=message)
+        try:
+            return await asking[-1].ask(params)
+        except asyncio.CancelledError:
+            if asking[-1] in self._exchanges:
+                raise
+            return types.ElicitResult(action="cancel")
+
+    async def _logged(self, params: types.LoggingMessageNotificationParams) -> None:
+        value = {"log": params.level, "message": params.data}
+        listening = [exchange for exchange in self._exchanges if exchange.tell is not None]
+        if len({exchange.execution for exchange in listening}) == 1:
+            listening[-1].say(value)
+        else:
+            log.debug("MCP server %r: %s", self.terms.server, value)
+
+    async def _message(self, message: Any) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            self.tools = None
+
+
+async def list_tools(connection: Connection) -> list[types.Tool]:
+    tools: list[types.Tool] = []
+    cursor: str | None = None
+    for _ in range(PAGES):
+        params = types.PaginatedRequestParams(cursor=cursor)
+        page = await connection.request(partial(_page, params), timeout=3 * connection.terms.connect_timeout)
+        tools += page.tools
+        cursor = page.next_cursor
+        if not cursor:
+            return tools
+    raise UnusableResult(connection.terms.server, f"its list of tools has no end: {PAGES} pages and more")
+
+
+async def _page(params: types.PaginatedRequestParams, session: ClientSession, _: object) -> types.ListToolsResult:
+    return await session.list_tools(params=params)

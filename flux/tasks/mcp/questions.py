@@ -1,0 +1,125 @@
+"""Questions of servers as pauses of the workflow, and the answers on their way back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, cast
+
+from flux.domain.calls import CallId, Json
+from flux.domain.events import PauseOpened
+from flux.engine.fence import check_may_ask
+from flux.engine.invoke import recall, replayed
+from flux.engine.scope import Site
+from flux.errors import UnusableResult
+from flux.schema import JsonSchema
+
+ACTIONS = ("accept", "decline", "cancel")
+
+Answer = dict[str, Any]
+"""As the protocol has it: `{"action": "accept", "content": {...}}`, or another action."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """`key` tells it from the others of its call. `url` is where it is answered, if not in a form."""
+
+    key: str
+    name: str
+    message: str
+    schema: JsonSchema
+    url: str | None = None
+    output: Any = None
+
+
+def question_of(request: Mapping[str, Any], *, key: str, name: str, server: str) -> Question:
+    """`request` is an `elicitation/create`, or its params. Raises UnusableResult for what we have not said we can do."""
+    method = request.get("method", "elicitation/create")
+    if method != "elicitation/create":
+        raise UnusableResult(server, f"it asks for {method!r}, which this client has not offered")
+    params = cast("Mapping[str, Any]", request.get("params", request))
+    message = str(params.get("message", ""))
+    if params.get("mode") == "url":
+        return Question(key=key, name=name, message=message, schema=_VISITED, url=str(params.get("url", "")))
+    return Question(
+        key=key, name=name, message=message, schema=_answerable(cast(JsonSchema, params.get("requestedSchema") or {}))
+    )
+
+
+_VISITED: JsonSchema = {
+    "type": "object",
+    "title": "Open the address, then accept",
+    "properties": {"action": {"type": "string", "enum": list(ACTIONS), "default": "accept"}},
+}
+
+
+def _answerable(requested: JsonSchema) -> JsonSchema:
+    """The schema of the form, which may also be declined: `{"action": "decline"}` is an answer, too."""
+    schema: JsonSchema = {"type": "object", "properties": {}, **requested}
+    properties = cast("dict[str, Any]", schema["properties"])
+    required = schema.pop("required", None)
+    if not required or "action" in properties:
+        return schema if required is None else {**schema, "required": required}
+    declined: JsonSchema = {"required": ["action"], "properties": {"action": {"enum": list(ACTIONS)}}}
+    return {**schema, "anyOf": [{"required": required}, declined]}
+
+
+def answer_of(question: Question, given: Any) -> Answer:
+    """What somebody's answer to the pause means to the server."""
+    if given is None:
+        return {"action": "cancel"}
+    if isinstance(given, str) and given in ACTIONS and question.url is not None:
+        return {"action": given}
+    if not isinstance(given, dict):
+        return {"action": "accept", "content": {}} if question.url is None else {"action": "accept"}
+    content = cast("dict[str, Any]", given)
+    asks_for_action = "action" in question.schema["properties"] and question.url is None
+    if not asks_for_action and content.get("action") in ACTIONS and content.keys() <= {"action", "content"}:
+        return content
+    return {"action": "accept", "content": content} if question.url is None else {"action": "accept"}
+
+
+async def ask(around: Site, question: Question, *, server: str) -> Answer:
+    return answer_of(question, await given_to(around, question, server=server))
+
+
+async def given_to(around: Site, question: Question, *, server: str) -> Any:
+    """Pause until somebody has answered. `around` is the call that the question belongs to: in it, the same question has the
+    same place however often and in whichever order a server asks."""
+    run = around.scope.run
+    site = Site(around.scope, _place(around.id, question), around.file, around.line)
+    record = recall(site, question.name)
+    if record is not None and record.is_finished:
+        return await replayed(site, record, Any)
+    if record is None:
+        check_may_ask(around.scope.fences, f"The question {question.name!r} of MCP server {server!r}")
+        await run.ready()
+        await run.journal.record(_opened(run.clock.now(), site.id, question, server))
+    text = await run.wait_for_answer(site.id, None)
+    assert text is not None, "a question without a time does not expire"
+    await run.journal.order.drained()
+    return run.codec.decode(text)
+
+
+def _place(around: CallId, question: Question) -> CallId:
+    text = json.dumps([question.key, question.message, question.schema, question.url], sort_keys=True)
+    number = int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest())
+    return CallId(f"{around}.{number}")
+
+
+def _opened(at: float, call: CallId, question: Question, server: str) -> PauseOpened:
+    output: dict[str, Any] = {"server": server}
+    if question.url is not None:
+        output["url"] = question.url
+    if question.output is not None:
+        output["output"] = question.output
+    return PauseOpened(
+        at=at,
+        call=call,
+        name=question.name,
+        output=Json(json.dumps(output)),
+        schema=Json(json.dumps(question.schema)),
+        message=question.message,
+    )
