@@ -130,10 +130,10 @@ async def test_a_url_that_is_not_supported_says_what_is(url: str, says: str) -> 
 
 
 async def test_a_file_of_another_kind_is_left_alone(diary: Path) -> None:
-    before = (diary.stat().st_mtime_ns, diary.stat().st_size)  # noqa: ASYNC240 - nobody waits for this loop
+    before = (diary.stat().st_mtime_ns, diary.stat().st_size)
     with pytest.raises(StoreError, match="some other kind of file"):
         await SQLiteStore.open(diary)
-    assert (diary.stat().st_mtime_ns, diary.stat().st_size) == before  # noqa: ASYNC240
+    assert (diary.stat().st_mtime_ns, diary.stat().st_size) == before
 
 
 async def test_the_database_of_another_program_is_left_alone(path: Path) -> None:
@@ -443,7 +443,7 @@ async def test_a_small_step_takes_less_than_500_bytes_of_disk(path: Path) -> Non
         for number in range(0, 2_000, 20):
             steps = [event for n in range(number, number + 20) for event in step(n)]
             await store.append("a", steps, expected=1 + 2 * number, lease=lease)
-    assert path.stat().st_size / 2_000 < 500  # noqa: ASYNC240 - nobody waits for this loop
+    assert path.stat().st_size / 2_000 < 500
 
 
 class Counter:
