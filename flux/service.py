@@ -160,6 +160,11 @@ class Flux:
             await self.go_on(execution_id)
         return await self.wait(execution_id)
 
+    async def wake(self, execution_id: str) -> None:
+        """Let an execution and its children go on whose timers have rung: for who runs one execution, without `recover`, and
+        so looks at the clock for it. Raises ExecutionNotFound."""
+        await self.engine.wake_family(execution_id)
+
     async def cancel(self, execution_id: str, *, reason: str | None = None) -> ExecutionContext[Any]:
         """Ask the execution to end as cancelled; it does so within seconds. A finished one stays as it is."""
         return self._context(await self.engine.cancel(execution_id, reason=reason))
@@ -297,13 +302,20 @@ class _Blocking:
     def run(self, workflow: AnyWorkflow, input: Any, execution_id: str | None) -> ExecutionContext[Any]:
         async def to_rest(flux: Flux) -> ExecutionContext[Any]:
             if execution_id is not None and await flux.exists(execution_id):
-                return await self._go_on(flux, workflow, execution_id, UNSET, None)
+                return await self._found(flux, workflow, execution_id)
             return await flux.run(workflow, input, execution_id=execution_id)
 
         return self._with_flux(workflow, to_rest)
 
     def resume(self, workflow: AnyWorkflow, execution_id: str, answer: Any, pause: str | None) -> ExecutionContext[Any]:
         return self._with_flux(workflow, lambda flux: self._go_on(flux, workflow, execution_id, answer, pause))
+
+    async def _found(self, flux: Flux, workflow: AnyWorkflow, execution_id: str) -> ExecutionContext[Any]:
+        """An execution that is there already goes on, if nothing but a process is missing."""
+        execution = await flux.get(execution_id)
+        if execution.is_paused:
+            return execution
+        return await self._go_on(flux, workflow, execution_id, UNSET, None)
 
     async def _go_on(
         self, flux: Flux, workflow: AnyWorkflow, execution_id: str, answer: Any, pause: str | None
