@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := flux flux_mcp_server tests examples benchmarks
 
-.PHONY: help install venv demo test check format bench clean
+.PHONY: help install venv demo test check format bench conformance clean
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
@@ -33,6 +33,9 @@ format: $(VENV)/installed-checkers ## Mend what ruff can mend
 bench: $(VENV)/installed ## Every benchmark
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
+conformance: $(VENV)/conformance/installed ## The official MCP conformance suites, old and new (a minute; needs npm)
+	@$(BIN)/python tests/conformance/run.py $(VENV)/conformance
+
 clean: ## Remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -49,4 +52,13 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-checkers: $(VENV)/installed
 	@$(PIP) install --group dev
+	@touch $@
+
+# node is a package like the others here: the suites need 22, whatever the machine has.
+
+$(VENV)/conformance/installed: $(VENV)/installed
+	@echo "Fetching the conformance suites ..."
+	@mkdir -p $(VENV)/conformance/old $(VENV)/conformance/new
+	@npm install --silent --no-audit --no-fund --prefix $(VENV)/conformance/old @modelcontextprotocol/conformance@0.1.16
+	@npm install --silent --no-audit --no-fund --prefix $(VENV)/conformance/new node@22 @modelcontextprotocol/conformance@0.2.0-alpha.12
 	@touch $@

@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenPause:
-    """A question that waits for its answer. `schema` is the JSON Schema of the answer, None for any answer."""
+    """A question that waits for its answer. `schema` is the JSON Schema of the answer, None for any answer. `for_human` when the
+    answer has to come from a person: no model may give it."""
 
     id: str
     name: str
@@ -28,6 +29,7 @@ class OpenPause:
     schema: dict[str, Any] | None = None
     message: str | None = None
     expires_at: datetime | None = None
+    for_human: bool = False
 
 
 class ExecutionContext(Generic[T]):
@@ -179,6 +181,7 @@ class ExecutionContext(Generic[T]):
             schema=self._decode(pause.schema),
             message=pause.message,
             expires_at=None if pause.expires_at is None else _time(pause.expires_at),
+            for_human=pause.channel == "human",
         )
 
     def _decode(self, value: Json | None) -> Any:

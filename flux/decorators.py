@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
 from enum import Enum
 from functools import cached_property, partial, update_wrapper
 from types import MethodType
-from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, cast, overload
+from typing import (
+    Any,
+    ClassVar,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 import anyio.to_thread
 
@@ -153,7 +166,13 @@ class WorkflowOptions(TypedDict, total=False):
     """`name` is what the workflow is called by and must stay the same while executions of it live; `title` and
     `description` are for people and models; `version` is recorded for people. `schedule` (`flux.cron`, `interval`, `once`)
     starts it by itself, wherever it is served. `timeout` is in seconds from start to end, waiting included.
-    `secret_requests` gives the function a keyword `secrets`, which is fetched anew for every run."""
+    `secret_requests` gives the function a keyword `secrets`, which is fetched anew for every run. Executions of a workflow
+    with durability "transient" are kept in memory: cheap, and gone with the process.
+
+    The rest says how an MCP server offers it. `read_only`, `idempotent`, `destructive` and `open_world` tell its nature, as far
+    as it is known. `task` is whether a client that knows tasks gets one: "auto" when the workflow takes longer than a moment,
+    "required" always, "never". `input_schema` takes the place of the schema made from the input's type, word for word.
+    `icons` are objects with `src`, and `mimeType` and `sizes` if known. A `hidden` one is not listed, but can be called."""
 
     name: str
     title: str
@@ -163,6 +182,15 @@ class WorkflowOptions(TypedDict, total=False):
     schedule: Schedule | None
     timeout: float | None
     secret_requests: Iterable[str] | None
+    durability: Literal["durable", "transient"]
+    read_only: bool
+    idempotent: bool
+    destructive: bool
+    open_world: bool
+    task: Literal["auto", "required", "never"]
+    input_schema: Mapping[str, Any]
+    icons: Iterable[Mapping[str, Any]]
+    hidden: bool
 
 
 class Runner(Protocol):
@@ -198,6 +226,10 @@ class Workflow(Generic[T, R]):
         self._secrets = tuple(options.get("secret_requests") or ())
         if self._secrets and not takes(signature, "secrets"):
             raise DefinitionError(f"Workflow {self.name!r} asks for secrets: its function needs a parameter `secrets`.")
+        if options.get("durability", "durable") not in ("durable", "transient"):
+            raise DefinitionError(f'Workflow {self.name!r} has another durability than "durable" or "transient".')
+        if self.is_transient and self.schedule is not None:
+            raise DefinitionError(f"Workflow {self.name!r} is transient: with a schedule it has to be durable.")
         update_wrapper(cast(Any, self), func)
 
     @property
@@ -223,6 +255,10 @@ class Workflow(Generic[T, R]):
     @property
     def timeout(self) -> float | None:
         return self.options.get("timeout")
+
+    @property
+    def is_transient(self) -> bool:
+        return self.options.get("durability") == "transient"
 
     @property
     def schedule(self) -> Schedule | None:

@@ -30,6 +30,7 @@ from flux.schema import ValueType
 from flux.settings import MEMORY, Settings
 from flux.storage import SpillingStore, StoredCodec
 from flux.stores import open_store
+from flux.stores.transient import TransientStore
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -76,7 +77,7 @@ class Flux:
             if self._values is not None:
                 store = cast(Store, SpillingStore(store, self._values, limit=self.settings.inline_limit))
             world = World(
-                store=store,
+                store=TransientStore(store, self._is_transient),
                 codec=self._codec,
                 clock=self._clock,
                 owner=this_process(),
@@ -237,9 +238,10 @@ class Flux:
         return await Scheduler(self.engine).pause(workflow, paused=False)
 
     @contextmanager
-    def observed(self, execution_id: str, observer: Observer) -> Generator[None]:
-        """Tell `observer` what the execution reports (`progress`, finished tasks) while it runs in this process."""
-        with self.engine.runs.observed(execution_id, observer):
+    def observed(self, execution_id: str, observer: Observer, *, questions: bool = False) -> Generator[None]:
+        """Tell `observer` what the execution reports (`progress`, finished tasks) while it runs in this process; with
+        `questions`, also when it asks something."""
+        with self.engine.runs.observed(execution_id, observer, questions=questions):
             yield
 
     @property
@@ -247,6 +249,9 @@ class Flux:
         if self._engine is None:
             raise FluxError("Flux is not open: use it as `async with Flux(...) as flux:`.")
         return self._engine
+
+    def _is_transient(self, workflow: str) -> bool:
+        return workflow in self.workflows and self.workflows.get(workflow).is_transient
 
     # -- between the user's words and the engine's -------------------------------------------------------------------
 

@@ -2,15 +2,66 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
 
+import mcp_types as types
 from mcp.server import Server
-from mcp.server.context import ServerRequestContext
+from mcp.server.connection import Connection
+from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
+from mcp.server.lowlevel.server import NotificationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.shared.exceptions import MCPDeprecationWarning
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 LONG = 10 * 365 * 86400.0  # seconds: a question may wait for years, and so may the state that belongs to it
 
 Context = ServerRequestContext[Any, Any]
+HandlerReply = HandlerResult
+Middleware = Callable[[Context, CallNext], Awaitable[HandlerReply]]
+
+__all__ = [
+    "LONG",
+    "CallNext",
+    "Context",
+    "DualServer",
+    "HandlerReply",
+    "Middleware",
+    "add_middleware",
+    "connection_of",
+    "log_to",
+    "notify",
+    "push",
+    "seal_states",
+]
+
+
+class DualServer(Server[Any]):
+    """The low-level server, which tells clients of both eras what ours can do.
+
+    The SDK asks for capabilities without a version when it means the older era, and has no way to add tasks or list changes there."""
+
+    def get_capabilities(
+        self,
+        notification_options: NotificationOptions | None = None,
+        experimental_capabilities: dict[str, dict[str, Any]] | None = None,
+        extensions: dict[str, dict[str, Any]] | None = None,
+        *,
+        protocol_version: str | None = None,
+    ) -> types.ServerCapabilities:
+        changes = NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
+        said = super().get_capabilities(
+            changes, experimental_capabilities, extensions, protocol_version=protocol_version
+        )
+        if protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            calls = types.TasksToolsCapability(call=types.TasksCallCapability())
+            said.tasks = types.ServerTasksCapability(
+                list=types.TasksListCapability(),
+                cancel=types.TasksCancelCapability(),
+                requests=types.ServerTasksRequestsCapability(tools=calls),
+            )
+        return said
 
 
 def seal_states(server: Server[Any], key: bytes) -> None:
@@ -19,3 +70,30 @@ def seal_states(server: Server[Any], key: bytes) -> None:
     `Server.middleware` is announced as provisional; the SDK has no other place for the boundary on a low-level server."""
     security = RequestStateSecurity(keys=[key], ttl=LONG)
     server.middleware.append(RequestStateBoundary(security, default_audience=server.name))
+
+
+def add_middleware(server: Server[Any], middleware: Middleware) -> None:
+    server.middleware.append(cast("ServerMiddleware[Any]", middleware))
+
+
+def connection_of(client: Context) -> Connection:
+    """The client's connection, which outlives the request: the SDK has no public way to reach an older client later."""
+    return client.session._connection  # pyright: ignore[reportPrivateUsage]
+
+
+async def push(connection: Connection, method: str, params: Mapping[str, Any] | None = None) -> None:
+    """A notification to a client of the older era, outside any request."""
+    await connection.outbound.notify(method, params)
+
+
+async def notify(client: Context, method: str, params: Mapping[str, Any]) -> None:
+    """A notification on the request's own stream, of a kind that the SDK has no type for."""
+    await client.session._request_outbound.notify(method, params)  # pyright: ignore[reportPrivateUsage]
+
+
+async def log_to(client: Context, level: types.LoggingLevel, data: Any, logger: str) -> None:
+    """The SDK announces that logging will leave the protocol some day, each time it is used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MCPDeprecationWarning)
+        sending = client.session.send_log_message(level, data, logger, client.request_id)  # pyright: ignore[reportDeprecated]
+    await sending

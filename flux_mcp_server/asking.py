@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import mcp_types as types
 from mcp import MCPError
+from mcp.shared.message import ServerMessageMetadata
+from pydantic import ValidationError
 
 from flux.context import ExecutionContext, OpenPause
 from flux.errors import FluxError
@@ -161,23 +163,116 @@ def _shown(output: Any) -> str:
     return text if len(text) <= MOST_SHOWN else text[:MOST_SHOWN] + " ..."
 
 
-def request_for(form: Form, message: str) -> types.ElicitRequest:
-    return types.ElicitRequest(params=types.ElicitRequestFormParams(message=message, requested_schema=form.schema))
+# -- the question on the wire ------------------------------------------------------------------------------------------
+
+Request = types.ElicitRequest | types.CreateMessageRequest | types.ListRootsRequest
+"""What a client, or its user, can be asked. A pause whose output is one of these asks that, word for word."""
+
+DECLINED = "declined to answer"
+DISMISSED = "dismissed the question"
 
 
-def is_declared(client: Context) -> bool:
-    """Whether the client says that it can show forms. A bare `elicitation: {}` means that it can."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A pause as the client is asked it. Without a form it is a request that the workflow itself has worded."""
+
+    pause: OpenPause
+    request: Request
+    form: Form | None = None
+
+    def answer(self, given: types.InputResponse) -> Any:
+        """What the pause is answered with, not yet validated."""
+        if not isinstance(given, types.ElicitResult):
+            return given.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return dict(given.content or {}) if self.form is None else self.form.answer(given.content)
+
+    @property
+    def opens_page(self) -> bool:
+        """The answer comes by way of a page that the user is sent to; that they went there is none yet."""
+        return isinstance(self.request, types.ElicitRequest) and isinstance(
+            self.request.params, types.ElicitRequestURLParams
+        )
+
+
+def question_of(execution: ExecutionContext[Any], pause: OpenPause, fault: str | None = None) -> Question | None:
+    """None where no client can be asked this."""
+    if isinstance(pause.output, Request):
+        return Question(pause, _named(pause.output, pause))
+    form = form_of(pause)
+    if form is None:
+        return None
+    words = words_of(execution, pause, fault)
+    params = types.ElicitRequestFormParams(message=words, requested_schema=form.schema)
+    return Question(pause, types.ElicitRequest(params=params), form)
+
+
+def _named(request: Request, pause: OpenPause) -> Request:
+    """2025-11-25 wants an id for each page that a user is sent to."""
+    if isinstance(request, types.ElicitRequest) and isinstance(request.params, types.ElicitRequestURLParams):
+        params = request.params.model_copy(update={"elicitation_id": request.params.elicitation_id or pause.id})
+        return types.ElicitRequest(params=params)
+    return request
+
+
+def can_take(client: Context, request: Request) -> bool:
+    """Whether the client says that it can be asked this. A bare `elicitation: {}` means that it can show forms."""
     capabilities = client.session.client_capabilities
-    elicitation = None if capabilities is None else capabilities.elicitation
-    return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
+    if capabilities is None:
+        return False
+    match request:
+        case types.CreateMessageRequest():
+            return capabilities.sampling is not None
+        case types.ListRootsRequest():
+            return capabilities.roots is not None
+        case types.ElicitRequest(params=types.ElicitRequestURLParams()):
+            return capabilities.elicitation is not None and capabilities.elicitation.url is not None
+        case _:
+            elicitation = capabilities.elicitation
+            return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
+
+
+def missing_for(requests: Sequence[Request]) -> MCPError:
+    """For requests that only the client itself could answer, which it cannot."""
+    names = {"sampling" if isinstance(each, types.CreateMessageRequest) else "roots" for each in requests}
+    required: dict[str, Any] = {"requiredCapabilities": {name: {} for name in sorted(names)}}
+    said = f"The client has to declare {' and '.join(sorted(names))}."
+    return MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, said, required)
+
+
+_ANSWERS: Mapping[type[Request], Any] = {
+    types.ElicitRequest: types.ElicitResult,
+    types.CreateMessageRequest: types.CreateMessageResult,
+    types.ListRootsRequest: types.ListRootsResult,
+}
+
+
+def response_to(request: Request, given: Any) -> types.InputResponse:
+    """The client's answer to the request. Raises MCPError when it is none."""
+    if isinstance(given, types.ElicitResult | types.CreateMessageResult | types.ListRootsResult):
+        return given
+    try:
+        return _ANSWERS[type(request)].model_validate(given, by_name=False)
+    except ValidationError as exc:
+        raise MCPError(types.INVALID_PARAMS, f"This is no answer to {request.method}.") from exc
+
+
+def related_to_task(question: Question, execution_id: str) -> Question:
+    """The same question, which says that it belongs to a task: the older form of tasks wants that."""
+    meta: Any = {"io.modelcontextprotocol/related-task": {"taskId": execution_id}}
+    params = types.RequestParams() if question.request.params is None else question.request.params
+    request: Any = question.request.model_copy(update={"params": params.model_copy(update={"meta": meta})})
+    return replace(question, request=request)
 
 
 async def pushed(
-    client: Context, flux: Flux, execution_id: str, pause: OpenPause, *, form: Form, message: str, seconds: float
-) -> types.ElicitResult | None:
+    client: Context, flux: Flux, execution_id: str, question: Question, *, seconds: float | None
+) -> types.InputResponse | None:
     """Ask over the open call. None when nobody answers within `seconds`, the client cannot ask, or the pause is answered
     in another way meanwhile."""
-    asking = asyncio.ensure_future(client.session.elicit_form(message, form.schema, client.request_id))
+    pause = question.pause
+    related = ServerMessageMetadata(related_request_id=client.request_id)
+    sending = client.session.send_request(question.request, _ANSWERS[type(question.request)], metadata=related)
+    asking: asyncio.Future[Any] = asyncio.ensure_future(sending)
     watching = asyncio.ensure_future(_settled(flux, execution_id, pause))
     try:
         await asyncio.wait([asking, watching], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)

@@ -5,23 +5,24 @@ A call that is cancelled or lost lets go of its execution, which runs on.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import mcp_types as types
 
 from flux.context import ExecutionContext, OpenPause
 from flux.decorators import UNSET, Workflow
-from flux.domain.execution import Status
 from flux.errors import (
     ExecutionExists,
     ExecutionFinished,
+    ExecutionNotFound,
     InvalidAnswer,
     InvalidInput,
     NotPaused,
@@ -30,16 +31,16 @@ from flux.errors import (
 )
 from flux.schema import to_json_value
 from flux.service import Flux
-from flux_mcp_server import asking, results
+from flux_mcp_server import asking, results, tasks
 from flux_mcp_server._sdk import Context
+from flux_mcp_server.auth import OPEN, Caller
 from flux_mcp_server.follow import Attendance, Relay, at_rest, relayed, unbroken
+from flux_mcp_server.logs import Logs
 from flux_mcp_server.results import Reply
-
-PRINCIPAL = "local"
-"""Who calls, as long as nobody is identified."""
 
 JOIN_WITHIN = 24 * 3600.0  # seconds for which a call that was lost may be made again and find its execution
 MOST_TRIES = 3  # answers to one question that may be wrong before the question becomes a handle
+GRACE = 0.05  # seconds in which a workflow may finish, or ask, before its call is answered by a task
 
 IDEMPOTENCY_KEY = "flux/idempotencyKey"
 """In a call's `_meta`: calls of one tool with one key are one execution."""
@@ -56,17 +57,30 @@ class Desk:
     patience: float
     secret: bytes
 
+    async def owned(self, execution_id: str, caller: Caller, *, events: bool = False) -> ExecutionContext[Any]:
+        """The execution, if the caller may know of it. Raises ExecutionNotFound, for those of others too."""
+        execution = await self.flux.get(execution_id, events=events)
+        if not caller.may_see(execution.principal):
+            raise ExecutionNotFound(execution_id)
+        return execution
+
 
 @dataclass(slots=True, kw_only=True)
 class Call:
-    """`given` are answers that came with the call: by the pause's id when they answer our question, else by name."""
+    """`given` are answers that came with the call: by the pause's id when they answer our question, else by name. `task` is the
+    kind of task that the call is answered by when its execution takes longer than a moment."""
 
     desk: Desk
     client: Context
     tool: str
     arguments: dict[str, Any]
     deadline: float
+    caller: Caller = OPEN
+    logs: Logs = field(default_factory=Logs)
     execution_id: str | None = None
+    asked_for_task: bool = False
+    task: Literal["extension", "older"] | None = None
+    always_task: bool = False
     given: dict[str, types.InputResponse] = field(default_factory=dict[str, types.InputResponse])
     tries: Counter[str] = field(default_factory=Counter[str])
 
@@ -78,6 +92,8 @@ class Call:
             tool=params.name,
             arguments=dict(params.arguments or {}),
             deadline=time.monotonic() + desk.patience,
+            caller=Caller.of_request(),
+            asked_for_task=params.task is not None,
             given=dict(params.input_responses or {}),
         )
         if params.request_state is not None:
@@ -88,10 +104,26 @@ class Call:
     def flux(self) -> Flux:
         return self.desk.flux
 
+    async def owned(self, execution_id: str) -> ExecutionContext[Any]:
+        return await self.desk.owned(execution_id, self.caller)
+
+    def may_become_task(self, mode: Literal["auto", "required", "never"]) -> None:
+        """Raises MCPError for a client of today that would have to know tasks, and does not."""
+        kind = results.tasks_for(self.client, asked=self.asked_for_task)
+        if mode == "required" and kind is None and results.is_modern(self.client):
+            raise results.missing_tasks()
+        if kind is not None and mode != "never":
+            self.task, self.always_task = kind, mode == "required" or kind == "older"
+            self.deadline = time.monotonic() + GRACE
+
     @property
     def idempotency_key(self) -> str | None:
         key = (self.client.meta or {}).get(IDEMPOTENCY_KEY)
         return key if isinstance(key, str) and key else None
+
+    def of_tool(self, tool: str, arguments: dict[str, Any]) -> Call:
+        """The same call as if it were one of another tool."""
+        return replace(self, tool=tool, arguments=arguments)
 
     async def report(self, progress: float, message: str) -> None:
         await self.client.session.report_progress(progress, None, message)
@@ -123,7 +155,7 @@ async def execution_for(call: Call, workflow: Workflow[Any, Any], input: Any) ->
         return call.execution_id
     if call.idempotency_key is not None:
         return await _named_by_key(call, call.idempotency_key, workflow, input)
-    key = _digest(PRINCIPAL, call.tool, call.arguments)
+    key = _digest(call.caller.principal, call.tool, call.arguments)
     known = await call.flux.joinable(key, since=time.time() - JOIN_WITHIN)
     if known is not None and await call.desk.attendance.may_be_joined(known):
         return known.execution_id
@@ -133,13 +165,13 @@ async def execution_for(call: Call, workflow: Workflow[Any, Any], input: Any) ->
 async def _begun(
     call: Call, workflow: Workflow[Any, Any], input: Any, *, id: str | None = None, key: str | None
 ) -> str:
-    started = await call.flux.start(workflow, input, principal=PRINCIPAL, execution_id=id, key=key)
+    started = await call.flux.start(workflow, input, principal=call.caller.principal, execution_id=id, key=key)
     call.desk.attendance.begun(started.execution_id)
     return started.execution_id
 
 
 async def _named_by_key(call: Call, key: str, workflow: Workflow[Any, Any], input: Any) -> str:
-    id = _unguessable(call.desk.secret, PRINCIPAL, call.tool, key)
+    id = _unguessable(call.desk.secret, call.caller.principal, call.tool, key)
     try:
         await unbroken(_begun(call, workflow, input, id=id, key=None))
     except ExecutionExists:
@@ -164,9 +196,14 @@ async def resume(call: Call, *, workflow: str | None, answer: Any, pause: str | 
     if call.execution_id is not None:  # the client answers what it was asked: nothing else is to be done again
         return call.execution_id
     id: str = call.arguments["execution_id"]
-    execution = await call.flux.get(id)
+    execution = await call.owned(id)
     if workflow is not None and execution.workflow_name != workflow:
         raise WorkflowMismatch(id, belongs_to=execution.workflow_name, asked=workflow)
+    meant = [each for each in execution.pauses if pause is None or pause in (each.id, each.name)]
+    if (
+        len(meant) == 1 and meant[0].for_human
+    ):  # the user is asked now, if the client can; the model's word does not count
+        return id
     if answer is not UNSET or pause is not None or execution.is_paused:
         await unbroken(call.flux.answer(id, None if answer is UNSET else answer, pause=pause))
     elif not execution.has_finished:
@@ -180,14 +217,22 @@ async def resume(call: Call, *, workflow: str | None, answer: Any, pause: str | 
 async def converse(call: Call, execution_id: str, *, ending: Ending, resume_tool: Callable[[str], str]) -> Reply:
     """Follow the execution until it ends, needs somebody who cannot be asked here, or the call's time is up."""
     attendance = call.desk.attendance
-    with attendance.following(execution_id, call.is_gone):
-        async with relayed(call.flux, execution_id, call.report) as relay:
+    async with relayed(call.flux, execution_id, call.report) as relay, call.logs.told(execution_id, call.client):
+        with attendance.following(execution_id, call.is_gone):
             conversation = _Conversation(call, execution_id, resume_tool, relay)
             execution_or_reply = await conversation.to_reply()
-        if not isinstance(execution_or_reply, ExecutionContext):
-            return execution_or_reply
-        attendance.delivered(execution_id)
-        return ending(execution_or_reply)
+    if not isinstance(execution_or_reply, ExecutionContext):
+        return execution_or_reply
+    if call.always_task:
+        return conversation.task(execution_or_reply)
+    attendance.delivered(execution_id)
+    return ending(execution_or_reply)
+
+
+def _looked_at(done: asyncio.Future[Any]) -> None:
+    """Nobody need know how it ended, if it failed while it was cancelled."""
+    if not done.cancelled():
+        done.exception()
 
 
 @dataclass(slots=True)
@@ -204,53 +249,88 @@ class _Conversation:
     async def to_reply(self) -> ExecutionContext[Any] | Reply:
         """The execution if it has ended, else what to tell the client."""
         while True:
-            execution = await at_rest(self.call.flux, self.execution_id, deadline=self.call.deadline)
+            execution = await self._next_stop()
             if execution.has_finished:
                 return execution
-            if execution.status is not Status.PAUSED:
-                return self._handle(execution)
+            if not execution.pauses:
+                return self._reply(execution)
             if await self._use_given(execution):
                 continue
             match results.way_to_ask(self.call.client):
                 case "in the result":
-                    return self._questions(execution) or self._handle(execution)
-                case "over the call" if await self._push(execution):
+                    return self._questions(execution) or self._reply(execution)
+                case "over the call" if self.call.task is None and await self._push(execution):
                     continue
                 case _:
-                    return self._handle(await self.call.flux.get(self.execution_id))
+                    return self._reply(await self.call.flux.get(self.execution_id))
 
-    def _handle(self, execution: ExecutionContext[Any]) -> Reply:
+    async def _next_stop(self) -> ExecutionContext[Any]:
+        """The execution when it is at rest, or asks something that the client can be asked, or as it is when time is up."""
+        flux, id = self.call.flux, self.execution_id
+        while True:
+            self.relay.asked.clear()
+            execution = await flux.get(id)
+            if execution.is_running and self._askable(execution):
+                return execution
+            resting = asyncio.ensure_future(at_rest(flux, id, deadline=self.call.deadline))
+            asked = asyncio.ensure_future(self.relay.asked.wait())
+            try:
+                await asyncio.wait([resting, asked], return_when=asyncio.FIRST_COMPLETED)
+                if resting.done():
+                    return resting.result()
+            finally:  # nobody is waited for: a call that is cancelled lets go at once
+                for each in (resting, asked):
+                    each.add_done_callback(_looked_at)
+                    each.cancel()
+
+    def task(self, execution: ExecutionContext[Any]) -> Reply:
+        return tasks.created(execution, older=self.call.task == "older", progress=self.relay.last)
+
+    def _reply(self, execution: ExecutionContext[Any]) -> Reply:
+        """A task or a handle, for an execution that needs more than this call."""
+        if self.call.task is not None:
+            return self.task(execution)
+        self._refuse_what_nobody_can_answer(execution)
         open_now = {pause.id for pause in execution.pauses}
         unused = [reason for id, reason in self.unused.items() if id in open_now]
         resume_tool = self.resume_tool(execution.workflow_name)
         return results.handle(execution, resume_tool=resume_tool, progress=self.relay.last, unused=unused)
 
-    def _askable(self, execution: ExecutionContext[Any]) -> list[tuple[OpenPause, asking.Form]]:
-        forms = [(pause, asking.form_of(pause)) for pause in execution.pauses if pause.id not in self.unused]
-        return [(pause, form) for pause, form in forms if form is not None]
+    def _refuse_what_nobody_can_answer(self, execution: ExecutionContext[Any]) -> None:
+        """Raises MCPError when all that is asked is for the client alone, and it cannot take it."""
+        asked = [pause.output for pause in execution.pauses if pause.id not in self.unused]
+        if asked and all(isinstance(each, types.CreateMessageRequest | types.ListRootsRequest) for each in asked):
+            raise asking.missing_for(asked)
 
-    def _words(self, execution: ExecutionContext[Any], pause: OpenPause) -> str:
-        return asking.words_of(execution, pause, self.faults.get(pause.id))
+    def _askable(self, execution: ExecutionContext[Any]) -> list[asking.Question]:
+        """The questions that are still to be asked, and that this client can take."""
+        todo = [pause for pause in execution.pauses if pause.id not in self.unused]
+        questions = [asking.question_of(execution, pause, self.faults.get(pause.id)) for pause in todo]
+        return [each for each in questions if each is not None and asking.can_take(self.call.client, each.request)]
 
     # -- answers that came with the call ------------------------------------------------------------------------------
 
     async def _use_given(self, execution: ExecutionContext[Any]) -> bool:
         """Whether an answer was taken."""
         taken = False
-        for pause, form in self._askable(execution):
+        for question in self._askable(execution):
+            pause = question.pause
             given = self.call.given.pop(pause.id, None) or self.call.given.pop(pause.name, None)
-            if isinstance(given, types.ElicitResult) and await self._use(pause, form, given):
+            if given is not None and await self._use(question, given):
                 taken = True
         return taken
 
-    async def _use(self, pause: OpenPause, form: asking.Form, given: types.ElicitResult) -> bool:
-        if given.action != "accept":
-            word = "declined to answer" if given.action == "decline" else "dismissed the question"
+    async def _use(self, question: asking.Question, given: types.InputResponse) -> bool:
+        pause = question.pause
+        if isinstance(given, types.ElicitResult) and given.action != "accept":
+            word = asking.DECLINED if given.action == "decline" else asking.DISMISSED
             self.unused[pause.id] = f"The user {word} {pause.name!r}; it stays open."
             return False
+        if question.opens_page:
+            self.unused[pause.id] = f"The user was sent to a page to answer {pause.name!r}."
+            return True
         try:
-            answer = form.answer(given.content)
-            await unbroken(self.call.flux.answer(self.execution_id, answer, pause=pause.id))
+            await unbroken(self.call.flux.answer(self.execution_id, question.answer(given), pause=pause.id))
         except InvalidAnswer as exc:
             self._refuse(pause, str(exc))
             return False
@@ -268,11 +348,12 @@ class _Conversation:
 
     def _questions(self, execution: ExecutionContext[Any]) -> Reply | None:
         asked: dict[str, str] = {}
-        requests: dict[str, types.ElicitRequest] = {}
-        for pause, form in self._askable(execution):
+        requests: dict[str, asking.Request] = {}
+        for question in self._askable(execution):
+            pause = question.pause
             key = pause.name if pause.name not in asked else f"{pause.name} {pause.id}"
             asked[key] = pause.id
-            requests[key] = asking.request_for(form, self._words(execution, pause))
+            requests[key] = question.request
         return results.questions(requests, self.call.state(self.execution_id, asked), execution) if asked else None
 
     async def _push(self, execution: ExecutionContext[Any]) -> bool:
@@ -281,18 +362,10 @@ class _Conversation:
         seconds = self.call.deadline - time.monotonic()
         if not askable or seconds <= 0:
             return False
-        pause, form = askable[0]
-        answer = await asking.pushed(
-            self.call.client,
-            self.call.flux,
-            self.execution_id,
-            pause,
-            form=form,
-            message=self._words(execution, pause),
-            seconds=seconds,
-        )
+        question, flux = askable[0], self.call.flux
+        answer = await asking.pushed(self.call.client, flux, self.execution_id, question, seconds=seconds)
         if answer is not None:
-            await self._use(pause, form, answer)
+            await self._use(question, answer)
             return True
-        latest = await self.call.flux.get(self.execution_id)
-        return all(each.id != pause.id for each in latest.pauses)
+        latest = await flux.get(self.execution_id)
+        return all(each.id != question.pause.id for each in latest.pauses)

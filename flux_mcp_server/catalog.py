@@ -1,26 +1,33 @@
-"""The tools: one for each workflow, one to answer each workflow that asks, and six that every server has."""
+"""The tools: one for each workflow, one to answer each workflow that asks, and six that every server has.
+
+Where there are many workflows a list of all of them is no help to a model: then two tools find and run them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
+import jsonschema
 import mcp_types as types
+from pydantic import TypeAdapter, ValidationError
 
+from flux.context import ExecutionContext
 from flux.decorators import UNSET, Workflow
 from flux.discovery import Problem
-from flux.errors import DefinitionError
+from flux.errors import DefinitionError, InvalidInput
 from flux.schema import InputSchema, JsonSchema, ValueType, input_schema, json_schema
 from flux_mcp_server import calls, controls, results
+from flux_mcp_server.auth import Caller, Scope
 from flux_mcp_server.calls import Call
 from flux_mcp_server.pauses import UNKNOWN, Question, questions_of
 from flux_mcp_server.results import Output, Reply
 
 LONGEST_NAME = 48
 LONGEST_DESCRIPTION = 1024  # bytes
+MOST_LISTED = 40  # workflows: of more, none is a tool of its own that clients see
 
 AnyWorkflow = Workflow[Any, Any]
 Handler = Callable[[Call], Awaitable[Reply]]
@@ -28,11 +35,13 @@ Handler = Callable[[Call], Awaitable[Reply]]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A tool and what it does. `source` says where it comes from, for errors."""
+    """A tool and what it does. `source` says where it comes from, for errors. Who calls it needs the scope."""
 
     tool: types.Tool
     handler: Handler
     source: str
+    scope: Scope
+    is_listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +53,65 @@ class Served:
     questions: Sequence[Question]
 
     @property
+    def title(self) -> str:
+        return self.workflow.title or _readable(self.workflow.name)
+
+    @property
+    def summary(self) -> str:
+        return _description(self.workflow.description or f"Run the workflow {self.workflow.name}.", "")
+
+    @property
+    def is_hidden(self) -> bool:
+        return self.workflow.options.get("hidden", False)
+
+    @property
+    def task(self) -> Literal["auto", "required", "never"]:
+        return self.workflow.options.get("task", "auto")
+
+    @property
     def resume_tool(self) -> str:
         return tool_name(f"resume_{self.tool}") if self.questions else controls.RESUME
 
 
 class Catalog:
-    """All tools, by name. Raises DefinitionError for two of one name."""
+    """All tools, by name. Raises DefinitionError for two of one name. `most_listed` is how many workflows may be tools of their own."""
 
-    def __init__(self, workflows: Iterable[AnyWorkflow], problems: Sequence[Problem] = ()) -> None:
-        self.served = {workflow.name: _served(workflow) for workflow in workflows}
-        self._offers: dict[str, Offer] = {}
-        for served in self.served.values():
-            self._add(self._workflow_offer(served))
-            if served.questions:
-                self._add(self._resume_offer(served))
-        listed = controls.Listed([_row(served) for served in self.served.values()], problems)
-        for tool, handler in controls.all_of(listed, self.resume_tool):
-            self._add(Offer(tool, handler, "a tool that every server has"))
-        self.tools = [self._offers[name].tool for name in sorted(self._offers)]
+    def __init__(
+        self, workflows: Iterable[AnyWorkflow], problems: Sequence[Problem] = (), *, most_listed: int = MOST_LISTED
+    ) -> None:
+        self._most_listed = most_listed
+        self.replace(workflows, problems)
+
+    def replace(self, workflows: Iterable[AnyWorkflow], problems: Sequence[Problem] = ()) -> None:
+        """Offer these from now on. Raises DefinitionError, and then offers what it did before."""
+        served = {workflow.name: _served(workflow) for workflow in workflows}
+        offers = _Offers()
+        is_long = len([each for each in served.values() if not each.is_hidden]) > self._most_listed
+        for each in served.values():
+            is_listed = not is_long and not each.is_hidden
+            offers.add(replace(self._workflow_offer(each), is_listed=is_listed))
+            if each.questions:
+                offers.add(replace(self._resume_offer(each), is_listed=is_listed))
+        rows = [_row(each) for each in served.values() if not each.is_hidden]
+        for tool, handler in controls.all_of(controls.Listed(rows, problems), self.resume_tool):
+            offers.add(Offer(tool, handler, "a tool that every server has", controls.SCOPES[tool.name]))
+        if is_long:
+            offers.add(Offer(controls.SEARCH, partial(controls.search, rows, self._schema), "a tool of ours", "read"))
+            offers.add(Offer(controls.RUN, self._run_named, "a tool of ours", "run"))
+        self.served = served
+        self._offers = offers.by_name
+        self.tools = [offer.tool for _, offer in sorted(self._offers.items()) if offer.is_listed]
+
+    def add(self, offer: Offer) -> None:
+        """One more tool, which is no workflow."""
+        self._offers[offer.tool.name] = offer
+        self.tools = [each.tool for _, each in sorted(self._offers.items()) if each.is_listed]
 
     def get(self, name: str) -> Offer | None:
         return self._offers.get(name)
+
+    def tools_for(self, caller: Caller) -> list[types.Tool]:
+        return [tool for tool in self.tools if caller.may(self._offers[tool.name].scope)]
 
     def names(self) -> list[str]:
         return [tool.name for tool in self.tools]
@@ -78,30 +125,56 @@ class Catalog:
         served = self.served.get(workflow)
         return controls.RESUME if served is None else served.resume_tool
 
-    def _add(self, offer: Offer) -> None:
-        known = self._offers.setdefault(offer.tool.name, offer)
-        if known is not offer:
-            raise DefinitionError(
-                f"Two tools would be named {offer.tool.name!r}: {known.source}, and {offer.source}. "
-                "Give one workflow another name: `@workflow.with_options(name=...)`."
-            )
+    def ending(self, ended: ExecutionContext[Any]) -> types.CallToolResult:
+        """What the workflow's tool answers once its execution has ended."""
+        served = self.served.get(ended.workflow_name)
+        if served is None:
+            return results.view(ended, resume_tool=controls.RESUME, result=True)
+        return results.of_workflow(ended, Output(served.workflow))
+
+    def described(self, name: str) -> dict[str, Any]:
+        """A workflow as a document."""
+        served = self.served[name]
+        tool = self._offers[served.tool].tool
+        return {
+            **_row(served),
+            "title": served.title,
+            "tags": sorted(served.workflow.tags),
+            "input_schema": tool.input_schema,
+            "output_schema": tool.output_schema,
+            "questions": [_question_row(question) for question in served.questions],
+        }
+
+    def _schema(self, tool: str) -> JsonSchema:
+        return self._offers[tool].tool.input_schema
+
+    async def _run_named(self, call: Call) -> Reply:
+        """`run_workflow`: the tool of the workflow, called by way of this one."""
+        asked = controls.run_arguments(call)
+        served = next(
+            (each for each in self.served.values() if asked.workflow in (each.workflow.name, each.tool)), None
+        )
+        if served is None:
+            fault = ("workflow", f"there is none named {asked.workflow!r}; search_workflows finds those there are")
+            raise InvalidInput(f"This call of {call.tool}", [fault])
+        return await self._offers[served.tool].handler(call.of_tool(served.tool, asked.input))
 
     def _workflow_offer(self, served: Served) -> Offer:
-        workflow, arguments = served.workflow, input_schema(served.workflow.input)
+        workflow, arguments = served.workflow, _arguments(served.workflow)
         asks = f"It may stop to ask the user; {served.resume_tool} answers." if served.questions else ""
         output = Output(workflow)
         tool = types.Tool(
             name=served.tool,
-            title=workflow.title or _readable(workflow.name),
+            title=served.title,
             description=_description(workflow.description or f"Run the workflow {workflow.name}.", asks),
             input_schema=arguments.schema,
             output_schema=output.schema,
-            annotations=types.ToolAnnotations(
-                read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True
-            ),
+            annotations=_nature(workflow),
+            icons=_icons(workflow),
+            execution=types.ToolExecution(task_support=_TASK_SUPPORT[served.task]),
         )
-        handler = partial(_run, workflow, arguments, output, self.resume_tool)
-        return Offer(tool, handler, f"the workflow {workflow.name!r} ({workflow.source})")
+        handler = partial(_run, served, arguments, output, self.resume_tool)
+        return Offer(tool, handler, f"the workflow {workflow.name!r} ({workflow.source})", "run")
 
     def _resume_offer(self, served: Served) -> Offer:
         workflow = served.workflow
@@ -109,7 +182,7 @@ class Catalog:
         output = Output(workflow)
         tool = types.Tool(
             name=served.resume_tool,
-            title=f"Answer {workflow.title or _readable(workflow.name)}",
+            title=f"Answer {served.title}",
             description=(
                 f"Answer the question that an execution of {served.tool} waits on, with what the user says, and go on with it. "
                 "Never make the answer up. Returns what the workflow returns, or what to do next."
@@ -121,13 +194,31 @@ class Catalog:
             ),
         )
         handler = partial(_resume, workflow, arguments, output, self.resume_tool)
-        return Offer(tool, handler, f"the answers to the workflow {workflow.name!r} ({workflow.source})")
+        return Offer(tool, handler, f"the answers to the workflow {workflow.name!r} ({workflow.source})", "run")
+
+
+class _Offers:
+    def __init__(self) -> None:
+        self.by_name: dict[str, Offer] = {}
+
+    def add(self, offer: Offer) -> None:
+        known = self.by_name.setdefault(offer.tool.name, offer)
+        if known is not offer:
+            raise DefinitionError(
+                f"Two tools would be named {offer.tool.name!r}: {known.source}, and {offer.source}. "
+                "Give one workflow another name: `@workflow.with_options(name=...)`."
+            )
 
 
 async def _run(
-    workflow: AnyWorkflow, arguments: InputSchema, output: Output, resume_tool: Callable[[str], str], call: Call
+    served: Served,
+    arguments: InputSchema | Verbatim,
+    output: Output,
+    resume_tool: Callable[[str], str],
+    call: Call,
 ) -> Reply:
-    what = f"This call of {call.tool}"
+    call.may_become_task(served.task)
+    workflow, what = served.workflow, f"This call of {call.tool}"
     input = workflow.input.validate(arguments.unwrap(call.arguments, what), what, at=arguments.path)
     execution_id = await calls.execution_for(call, workflow, input)
     return await calls.converse(
@@ -148,6 +239,69 @@ async def _resume(
 
 
 _RESUME = ValueType(controls.Resume)
+
+
+# -- what a workflow says of itself ------------------------------------------------------------------------------------
+
+_TASK_SUPPORT: Mapping[str, Literal["optional", "required", "forbidden"]] = {
+    "auto": "optional",
+    "required": "required",
+    "never": "forbidden",
+}
+
+
+def _nature(workflow: AnyWorkflow) -> types.ToolAnnotations:
+    """What is not known is taken for the worst, as the protocol does."""
+    options = workflow.options
+    read_only = options.get("read_only", False)
+    return types.ToolAnnotations(
+        read_only_hint=read_only,
+        destructive_hint=options.get("destructive", not read_only),
+        idempotent_hint=options.get("idempotent", read_only),
+        open_world_hint=options.get("open_world", True),
+    )
+
+
+def _icons(workflow: AnyWorkflow) -> list[types.Icon] | None:
+    given = list(workflow.options.get("icons", ()))
+    try:
+        return _ICONS.validate_python(given) if given else None
+    except ValidationError as exc:
+        raise DefinitionError(f"The icons of workflow {workflow.name!r} are none: {exc}") from None
+
+
+_ICONS = TypeAdapter(list[types.Icon])
+
+
+@dataclass(frozen=True, slots=True)
+class Verbatim:
+    """A schema that the workflow's author has written: the arguments as a whole are the input."""
+
+    schema: JsonSchema
+    takes_input: bool
+    path: str = ""
+
+    def unwrap(self, arguments: Mapping[str, Any], what: str) -> Any:
+        errors: Any = jsonschema.Draft202012Validator(self.schema).iter_errors(dict(arguments))  # pyright: ignore[reportUnknownMemberType] - its stubs
+        faults = [(error.json_path.removeprefix("$").lstrip("."), error.message) for error in errors]
+        if faults:
+            raise InvalidInput(what, faults)
+        return dict(arguments) if self.takes_input else None
+
+
+def _arguments(workflow: AnyWorkflow) -> InputSchema | Verbatim:
+    given = workflow.options.get("input_schema")
+    if given is None:
+        return input_schema(workflow.input)
+    schema = dict(given)
+    if schema.get("type") != "object":
+        raise DefinitionError(f"The input_schema of workflow {workflow.name!r} needs `type: object` at its root.")
+    return Verbatim(schema, workflow.input_type not in (None, type(None)))
+
+
+def _question_row(question: Question) -> dict[str, Any]:
+    known = question.response is not UNKNOWN and question.response is not Any
+    return {"pause": question.name, **({"answer_schema": json_schema(question.response)} if known else {})}
 
 
 # -- names and words ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ from flux.engine.ports import Listing
 from flux.errors import InvalidInput
 from flux.schema import InputSchema, JsonSchema, ValueType, input_schema
 from flux_mcp_server import calls, results
+from flux_mcp_server.auth import Scope
 from flux_mcp_server.calls import Call
 from flux_mcp_server.follow import at_rest, relayed, unbroken
 from flux_mcp_server.results import Reply
@@ -82,6 +83,16 @@ class Listed:
     def content(self) -> dict[str, Any]:
         problems = [{"file": str(problem.path), "error": problem.summary} for problem in self.problems]
         return {"workflows": list(self.workflows), "problems": problems}
+
+
+SCOPES: Mapping[str, Scope] = {
+    "list_workflows": "read",
+    "get_execution": "read",
+    "list_executions": "read",
+    "pause_execution": "control",
+    "resume_execution": "control",
+    "cancel_execution": "control",
+}
 
 
 class _Arguments:
@@ -209,7 +220,10 @@ def _list_executions() -> tuple[types.Tool, Handler]:
     async def handle(call: Call) -> Reply:
         asked: ListExecutions = arguments.of(call)
         before = None if asked.before is None else _position(call, asked.before)
-        found = await call.flux.list(workflow=asked.workflow, status=asked.status, before=before, limit=asked.limit + 1)
+        principal = call.caller.principal if call.caller.is_known else None
+        found = await call.flux.list(
+            workflow=asked.workflow, status=asked.status, principal=principal, before=before, limit=asked.limit + 1
+        )
         shown = found[: asked.limit]
         content: dict[str, Any] = {"executions": [_listed(listing) for listing in shown]}
         if len(found) > asked.limit:
@@ -250,6 +264,7 @@ def _pause_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
 
     async def handle(call: Call) -> Reply:
         asked: PauseExecution = arguments.of(call)
+        await call.owned(asked.execution_id)
         await unbroken(call.flux.suspend(asked.execution_id))
         return await _seen(call, asked.execution_id, STOP_WITHIN, resume_tool)
 
@@ -297,6 +312,7 @@ def _cancel_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
 
     async def handle(call: Call) -> Reply:
         asked: CancelExecution = arguments.of(call)
+        await call.owned(asked.execution_id)
         await unbroken(call.flux.cancel(asked.execution_id, reason=asked.reason))
         return await _seen(call, asked.execution_id, END_WITHIN, resume_tool)
 
@@ -305,10 +321,72 @@ def _cancel_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
 
 async def _seen(call: Call, execution_id: str, seconds: float, resume_tool: ResumeTool) -> Reply:
     """How the execution is once it is at rest, or in so many seconds."""
-    execution = await call.flux.get(execution_id)
+    execution = await call.owned(execution_id)
     if seconds and not execution.has_finished:
         async with relayed(call.flux, execution_id, call.report):
             execution = await at_rest(call.flux, execution_id, deadline=time.monotonic() + seconds)
     if execution.has_finished:
         call.desk.attendance.delivered(execution_id)
     return results.view(execution, resume_tool=resume_tool(execution.workflow_name))
+
+
+# -- where there are many workflows ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SearchWorkflows:
+    query: Annotated[str, Field(description="Words of what it should do; nothing lists them by name")] = ""
+    limit: Annotated[int, Field(ge=1, le=50)] = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RunWorkflow:
+    workflow: Annotated[str, Field(description="A name that search_workflows gave")]
+    input: Annotated[dict[str, Any], Field(description="The arguments, as its input_schema has them")]
+
+
+_SEARCH, _RUN = _Arguments(SearchWorkflows), _Arguments(RunWorkflow)
+
+SEARCH = _tool(
+    "search_workflows",
+    "Search workflows",
+    "Find the workflows that fit, with the schema of their input. There are too many here for each to be a tool: "
+    "run_workflow runs any of them.",
+    _SEARCH,
+    {
+        "type": "object",
+        "properties": {"workflows": {"type": "array", "items": {"type": "object"}}, "total": {"type": "integer"}},
+        "required": ["workflows", "total"],
+    },
+    nature="reads",
+    again=True,
+)
+
+RUN = types.Tool(
+    name="run_workflow",
+    title="Run a workflow",
+    description="Run a workflow that search_workflows found. Answers what the workflow returns, or what to do next.",
+    input_schema=_RUN.schema,
+    annotations=types.ToolAnnotations(
+        read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True
+    ),
+)
+
+
+def run_arguments(call: Call) -> RunWorkflow:
+    return _RUN.of(call)
+
+
+async def search(rows: Sequence[dict[str, Any]], schema: Callable[[str], JsonSchema], call: Call) -> Reply:
+    asked: SearchWorkflows = _SEARCH.of(call)
+    words = asked.query.lower().split()
+    scored = [(_score(row, words), row["name"], row) for row in rows]
+    found = sorted((each for each in scored if each[0] or not words), key=lambda each: (-each[0], each[1]))
+    shown = [{**row, "input_schema": schema(row["tool"])} for _, _, row in found[: asked.limit]]
+    return results.content({"workflows": shown, "total": len(found)})
+
+
+def _score(row: Mapping[str, Any], words: Sequence[str]) -> int:
+    """A word in the name counts for three in the description."""
+    name, text = f"{row['name']} {row['tool']}".lower(), str(row.get("description", "")).lower()
+    return sum(3 * (word in name) + (word in text) for word in words)

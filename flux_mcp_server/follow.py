@@ -68,7 +68,7 @@ async def unbroken(work: Coroutine[Any, Any, T]) -> T:
 async def relayed(flux: Flux, execution_id: str, report: Report) -> AsyncGenerator[Relay]:
     """Meanwhile, report what the execution reports, and at least a heartbeat. Nothing is reported afterwards."""
     relay = Relay(execution_id, report)
-    with flux.observed(execution_id, relay.hear):
+    with flux.observed(execution_id, relay.hear, questions=True):
         writing = asyncio.get_running_loop().create_task(relay.write(), name=f"progress of {execution_id}")
         try:
             yield relay
@@ -82,7 +82,7 @@ async def relayed(flux: Flux, execution_id: str, report: Report) -> AsyncGenerat
 class Relay:
     """Hears what an execution reports and writes it to one client. The number it sends is the seconds since the call.
 
-    `last` is the last that was heard."""
+    `last` is the last that was heard. `asked` is set when the execution has asked something."""
 
     def __init__(self, execution_id: str, report: Report) -> None:
         self._execution_id = execution_id
@@ -90,11 +90,15 @@ class Relay:
         self._began = time.monotonic()
         self._said = 0.0
         self.last: str | None = None
+        self.asked = asyncio.Event()
         self._waiting = deque[str](maxlen=MOST_WAITING)
         self._news = asyncio.Event()
         self._ending = False
 
     def hear(self, progress: Progress) -> None:
+        if progress.asks is not None:
+            self.asked.set()
+            return
         self.last = _told(progress)
         self._waiting.append(self.last)
         self._news.set()
@@ -147,6 +151,7 @@ class Attendance:
     def __init__(self) -> None:
         self._followers: dict[str, list[IsGone]] = {}
         self._missed: OrderedDict[str, float] = OrderedDict()
+        self._known: OrderedDict[str, None] = OrderedDict()
 
     @contextmanager
     def following(self, execution_id: str, is_gone: IsGone) -> Generator[None]:
@@ -172,7 +177,16 @@ class Attendance:
         """Some caller has seen how the execution ended."""
         self._missed.pop(execution_id, None)
 
+    def known(self, execution_id: str) -> None:
+        """The client has asked about the execution by its id: it has not lost it."""
+        self.delivered(execution_id)
+        self._known[execution_id] = None
+        while len(self._known) > self.MOST:
+            self._known.popitem(last=False)
+
     async def may_be_joined(self, execution: ExecutionContext[Any]) -> bool:
+        if execution.execution_id in self._known:
+            return False
         for is_gone in list(self._followers.get(execution.execution_id, ())):
             if not await is_gone():
                 return False

@@ -2,6 +2,7 @@
 
 One shape holds in every era: `structuredContent` is always an object. An output that is no object is wrapped as `{"result": x}`, in
 the output schema too. A call that ends before its workflow does is answered by a *handle*, an object which says what to call next.
+An output of content blocks goes to the client as it is. What is too large for a model is left where it is, with a link to it.
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import jsonschema
 import mcp_types as types
+from mcp import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from flux.context import ExecutionContext, OpenPause
@@ -24,12 +26,23 @@ from flux.schema import JsonSchema, object_with, output_schema, to_json_value
 from flux_mcp_server import asking
 from flux_mcp_server._sdk import Context
 
-Reply = types.CallToolResult | types.InputRequiredResult
+Reply = types.CallToolResult | types.InputRequiredResult | dict[str, Any]
+"""A dict is a task, which the SDK has no type for."""
 
 RESULT = "result"
 """The one property of an output that is no object."""
 
 WAIT = 45  # seconds, what the texts advise for `wait_seconds`
+MOST = 50_000  # characters of a result: clients warn, or cut, beyond some 25,000 tokens
+
+TASKS = "io.modelcontextprotocol/tasks"
+_TASKS_OF_OLD = "2025-11-25"
+_WITHOUT_LINKS = frozenset({"2024-11-05", "2025-03-26"})
+
+_BLOCKS = (
+    *(types.TextContent, types.ImageContent, types.AudioContent),
+    *(types.ResourceLink, types.EmbeddedResource, types.CallToolResult),
+)
 
 _TEXT: JsonSchema = {"type": "string"}
 _TIME: JsonSchema = {"type": "string", "format": "date-time"}
@@ -45,17 +58,18 @@ QUESTION: JsonSchema = {
             "description": "The JSON Schema of the answer; without one, any answer will do",
         },
         "expires_at": _TIME,
+        "for_human": {"type": "boolean", "description": "Whether only a person may answer it, in a form"},
     },
     "required": ["pause", "message"],
 }
 
 HANDLE: JsonSchema = {
     "type": "object",
-    "description": "The execution goes on without this call, or waits",
+    "description": "The execution goes on without this call, or waits, or its output is too large",
     "properties": {
         "execution_id": _TEXT,
         "workflow": _TEXT,
-        "status": {"type": "string", "enum": ["running", "paused", "sleeping", "suspended"]},
+        "status": {"type": "string", "enum": ["running", "paused", "sleeping", "suspended", "completed"]},
         "progress": {"type": "string", "description": "What it reported last"},
         "questions": {"type": "array", "items": QUESTION},
         "wakes_at": _TIME,
@@ -83,16 +97,49 @@ VIEW: JsonSchema = {
 Way = Literal["in the result", "over the call", "not at all"]
 
 
+def is_modern(client: Context) -> bool:
+    return client.protocol_version in MODERN_PROTOCOL_VERSIONS
+
+
 def way_to_ask(client: Context) -> Way:
-    """How this client's user can be asked while a tool is called."""
-    if not asking.is_declared(client):
-        return "not at all"
-    if client.protocol_version in MODERN_PROTOCOL_VERSIONS:
+    """How this client, or its user, can be asked something while a tool is called."""
+    if is_modern(client):
         return "in the result"
     return "over the call" if client.session.can_send_request else "not at all"
 
 
-def questions(requests: Mapping[str, types.ElicitRequest], state: str, execution: ExecutionContext[Any]) -> Reply:
+def tasks_for(client: Context, *, asked: bool) -> Literal["extension", "older"] | None:
+    """Which kind of task the client takes for an answer. `asked`: it has asked for one, as the older kind demands."""
+    if is_modern(client):
+        capabilities = client.session.client_capabilities
+        extensions = None if capabilities is None else capabilities.extensions
+        return "extension" if extensions and TASKS in extensions else None
+    return "older" if asked and knows_older_tasks(client) else None
+
+
+def knows_older_tasks(client: Context) -> bool:
+    return client.protocol_version == _TASKS_OF_OLD
+
+
+def missing_tasks() -> MCPError:
+    """For a client of today which would have to know tasks."""
+    required: dict[str, Any] = {"requiredCapabilities": {"extensions": {TASKS: {}}}}
+    return MCPError(types.MISSING_REQUIRED_CLIENT_CAPABILITY, f"The client has to declare {TASKS}.", required)
+
+
+def for_era(client: Context, reply: Reply) -> Reply:
+    """The reply without what the client's version of the protocol has no word for."""
+    if client.protocol_version in _WITHOUT_LINKS and isinstance(reply, types.CallToolResult):
+        kept = [_unlinked(block) for block in reply.content]
+        return reply.model_copy(update={"content": kept})
+    return reply
+
+
+def _unlinked(block: types.ContentBlock) -> types.ContentBlock:
+    return types.TextContent(text=f"{block.name}: {block.uri}") if isinstance(block, types.ResourceLink) else block
+
+
+def questions(requests: Mapping[str, asking.Request], state: str, execution: ExecutionContext[Any]) -> Reply:
     """Questions in the result: the client asks them, then makes the same call again with the answers and the state."""
     return types.InputRequiredResult(input_requests=dict(requests), request_state=state, _meta=_meta(execution))
 
@@ -108,8 +155,10 @@ class Output:
         self._declared = output_schema(workflow.output)
 
     @cached_property
-    def schema(self) -> JsonSchema:
-        """Either the output or a handle: clients of every era check results against it."""
+    def schema(self) -> JsonSchema | None:
+        """Either the output or a handle: clients of every era check results against it. None for content blocks."""
+        if _is_of_blocks(self._type.annotation):
+            return None
         if self._declared is None:
             return {"type": "object"}
         shape = object_with(RESULT, self._declared) if self._is_wrapped else dict(self._declared)
@@ -134,7 +183,30 @@ class Output:
 
     @cached_property
     def _validator(self) -> Any:
-        return jsonschema.Draft202012Validator(self.schema)
+        return jsonschema.Draft202012Validator(self.schema or {})
+
+
+def _is_of_blocks(annotation: Any) -> bool:
+    return annotation in _BLOCKS or any(_is_of_blocks(each) for each in get_args(annotation))
+
+
+def _blocks(value: Any) -> list[types.ContentBlock] | types.CallToolResult | None:
+    """The output as content, where it is nothing else."""
+    if isinstance(value, types.CallToolResult):
+        return value
+    values: list[Any] = list(cast("list[Any]", value)) if isinstance(value, list | tuple) else [value]
+    return values if values and all(isinstance(each, _BLOCKS[:-1]) for each in values) else None
+
+
+def _of_blocks(
+    execution: ExecutionContext[Any], blocks: list[types.ContentBlock] | types.CallToolResult, *, has_schema: bool
+) -> types.CallToolResult:
+    if isinstance(blocks, types.CallToolResult):
+        return blocks.model_copy(update={"meta": {**(blocks.meta or {}), **_meta(execution)}})
+    structured: dict[str, Any] | None = None
+    if has_schema:  # a workflow without a declared output: clients insist on structured content
+        structured = {"execution_id": execution.execution_id, "blocks": len(blocks)}
+    return types.CallToolResult(content=blocks, structured_content=structured, _meta=_meta(execution))
 
 
 def of_workflow(execution: ExecutionContext[Any], output: Output) -> types.CallToolResult:
@@ -142,19 +214,50 @@ def of_workflow(execution: ExecutionContext[Any], output: Output) -> types.CallT
     if not execution.has_succeeded:
         return _unsuccessful(execution)
     value = execution.output
+    blocks = _blocks(value)
+    if blocks is not None:
+        return _of_blocks(execution, blocks, has_schema=output.schema is not None)
     structured = output.structured(value)
     fault = output.fault(structured)
     if fault is not None:
         said = f"Execution {execution.execution_id} has completed, but its output is not what {execution.workflow_name} declares: {fault}"
-        return error(f"{said}\nThe output: {_compact(structured)}", execution)
-    return _result(execution, structured, text=value if isinstance(value, str) else None)
+        return error(_cut(f"{said}\nThe output: {_compact(structured)}"), execution)
+    result = _result(execution, structured, text=value if isinstance(value, str) else None)
+    return _too_large(execution, result) if _size(result) > MOST else result
+
+
+def _size(result: types.CallToolResult) -> int:
+    texts = sum(len(block.text) for block in result.content if isinstance(block, types.TextContent))
+    return max(texts, len(_compact(result.structured_content)))
+
+
+def _cut(text: str, most: int = MOST) -> str:
+    return text if len(text) <= most else text[:most] + " ..."
+
+
+def _too_large(execution: ExecutionContext[Any], result: types.CallToolResult) -> types.CallToolResult:
+    """A handle that leads to the output, and the beginning of it: what clients check it against holds for a handle too."""
+    id, uri = execution.execution_id, result_uri(execution.execution_id)
+    size = _size(result)
+    next = f"It has completed, but its output is too large for a result ({size:,} characters): read the resource {uri}."
+    content = {"execution_id": id, "workflow": execution.workflow_name, "status": "completed", "next": next}
+    shown = next_text(result)
+    beginning = types.TextContent(text=f"{next}\nIt begins: {_cut(shown, 2000)}")
+    link = types.ResourceLink(name=f"result of {id}", uri=uri, mime_type="application/json", size=None)
+    return types.CallToolResult(content=[beginning, link], structured_content=content, _meta=_meta(execution))
+
+
+def next_text(result: types.CallToolResult) -> str:
+    return next((block.text for block in result.content if isinstance(block, types.TextContent)), "")
 
 
 def _unsuccessful(execution: ExecutionContext[Any]) -> types.CallToolResult:
     name, id = execution.workflow_name, execution.execution_id
     if execution.is_cancelled:
         return error(f"Execution {id} of {name} was cancelled.", execution)
-    return error(f"{name} failed: {said(execution.error)}\nThis was execution {id}.", execution)
+    if isinstance(execution.error, MCPError):  # the workflow says which error of the protocol it wants
+        raise execution.error
+    return error(_cut(f"{name} failed: {said(execution.error)}\nThis was execution {id}."), execution)
 
 
 def said(failure: BaseException | None) -> str:
@@ -176,7 +279,18 @@ def handle(
         content["progress"] = progress
     content["next"] = " ".join([content["next"], *unused])
     shown = {key: value for key, value in content.items() if key != "next"}
-    return _result(execution, content, text=f"{content['next']}\n{_compact(shown)}")
+    result = _result(execution, content, text=f"{content['next']}\n{_compact(shown)}")
+    id = execution.execution_id
+    link = types.ResourceLink(name=f"execution {id}", uri=execution_uri(id), mime_type="application/json")
+    return result.model_copy(update={"content": [*result.content, link]})
+
+
+def execution_uri(id: str) -> str:
+    return f"flux://executions/{id}"
+
+
+def result_uri(id: str) -> str:
+    return f"{execution_uri(id)}/result"
 
 
 def _handle(execution: ExecutionContext[Any], resume_tool: str) -> dict[str, Any]:
@@ -186,7 +300,7 @@ def _handle(execution: ExecutionContext[Any], resume_tool: str) -> dict[str, Any
         "status": execution.status.value,
         "next": _next(execution, resume_tool),
     }
-    if execution.is_paused:
+    if execution.pauses:
         content["questions"] = [_question(execution, pause) for pause in execution.pauses]
     if execution.wake_at is not None:
         content["wakes_at"] = _time(execution.wake_at)
@@ -205,12 +319,19 @@ def _question(execution: ExecutionContext[Any], pause: OpenPause) -> dict[str, A
         question["answer_schema"] = pause.schema
     if pause.expires_at is not None:
         question["expires_at"] = _time(pause.expires_at)
+    if pause.for_human:
+        question["for_human"] = True
     return question
 
 
 def _next(execution: ExecutionContext[Any], resume_tool: str) -> str:
     id = execution.execution_id
     match execution.status:
+        case Status.PAUSED if all(pause.for_human for pause in execution.pauses):
+            return (
+                "Waits for an answer that only a person may give, not you: tell the user to answer in a client that shows forms, "
+                f"or with `flux resume {id}`."
+            )
         case Status.RUNNING:
             return f"Not finished yet: call get_execution with execution_id {id!r} and wait_seconds {WAIT}."
         case Status.PAUSED if len(execution.pauses) > 1:
@@ -236,7 +357,13 @@ def view(execution: ExecutionContext[Any], *, resume_tool: str, result: bool = F
     content = _handle(execution, resume_tool)
     content |= {"created_at": _time(execution.created_at), "updated_at": _time(execution.updated_at)}
     if execution.has_succeeded:
-        content["output"] = to_json_value(execution.output)
+        output = to_json_value(execution.output)
+        if len(_compact(output)) > MOST:
+            content["next"] = (
+                f"It has completed; its output is too large to show: read {result_uri(execution.execution_id)}."
+            )
+        else:
+            content["output"] = output
     elif execution.has_failed:
         content["error"] = said(execution.error)
     return _result(execution, content)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 import logging
 import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import mcp_types as types
 from mcp import MCPError
@@ -28,16 +31,31 @@ from flux.errors import (
     WorkflowNotFound,
 )
 from flux.service import Flux
-from flux_mcp_server import results
-from flux_mcp_server._sdk import Context, seal_states
+from flux_mcp_server import prompts, results, tasks
+from flux_mcp_server._sdk import CallNext, Context, DualServer, HandlerReply, add_middleware, seal_states
+from flux_mcp_server.auth import Caller
 from flux_mcp_server.calls import Call, Desk
 from flux_mcp_server.catalog import Catalog
+from flux_mcp_server.declared import Declared
 from flux_mcp_server.follow import Attendance
+from flux_mcp_server.logs import Logs
+from flux_mcp_server.notices import Listening, Notices, Watch
+from flux_mcp_server.resources import Resources, completion
 from flux_mcp_server.results import Reply
+from flux_mcp_server.task_methods import TaskMethods, changes
 
 log = logging.getLogger("flux.mcp")
 
 FRESH = 60_000  # milliseconds for which a client may keep the list of tools
+
+_CACHEABLE: tuple[CacheableMethod, ...] = (
+    *("server/discover", "tools/list", "prompts/list"),
+    "resources/templates/list",
+)
+_UNCACHEABLE: dict[CacheableMethod, CacheHint] = {
+    "resources/list": CacheHint(ttl_ms=0, scope="private"),
+    "resources/read": CacheHint(ttl_ms=0, scope="private"),
+}
 
 INSTRUCTIONS = """\
 Each workflow here is a tool. Executions are durable: finished work is never repeated, and an execution survives lost \
@@ -58,41 +76,203 @@ _ADVICE: tuple[tuple[type[FluxError], str], ...] = (
 )
 
 
-def make_server(flux: Flux, catalog: Catalog, *, name: str, patience: float, secret: bytes) -> Server[Any]:
+@dataclass(slots=True)
+class Served:
+    """A server and what it goes by. `declared` is changed by a reload."""
+
+    server: Server[Any]
+    catalog: Catalog
+    notices: Notices
+    listening: Listening
+    logs: Logs
+    declared: Declared
+
+
+def make_server(
+    flux: Flux, catalog: Catalog, *, name: str, patience: float, secret: bytes, declared: Declared | None = None
+) -> Server[Any]:
     """`patience` is how many seconds a call may take before it is answered by a handle; `secret` seals what clients hand back."""
+    return assemble(flux, catalog, name=name, patience=patience, secret=secret, declared=declared).server
+
+
+def assemble(
+    flux: Flux, catalog: Catalog, *, name: str, patience: float, secret: bytes, declared: Declared | None = None
+) -> Served:
     desk = Desk(flux, Attendance(), patience, secret)
-    listed = types.ListToolsResult(tools=catalog.tools)
+    methods = TaskMethods(desk, catalog.ending)
+    resources = Resources(desk, catalog, lambda: served.declared)
+    notices = Notices()
+    surface = _Surface(desk, catalog, methods, resources, notices, Logs(), lambda: served.declared)
+    listening = Listening(notices, surface.watch_resource, surface.watch_task)
+    server = DualServer(
+        name,
+        version=version("flux-mcp-server"),
+        title="Flux workflows",
+        instructions=INSTRUCTIONS,
+        cache_hints=dict.fromkeys(_CACHEABLE, CacheHint(ttl_ms=FRESH, scope="private")) | _UNCACHEABLE,
+        get_tool_input_schema=catalog.input_schema,
+        on_list_tools=surface.list_tools,
+        on_call_tool=cast("Any", surface.call_tool),
+        on_list_resources=surface.list_resources,
+        on_list_resource_templates=surface.list_templates,
+        on_read_resource=surface.read_resource,
+        on_subscribe_resource=surface.subscribe,
+        on_unsubscribe_resource=surface.unsubscribe,
+        on_subscriptions_listen=listening,
+        on_list_prompts=surface.list_prompts,
+        on_get_prompt=surface.get_prompt,
+        on_completion=surface.complete,
+    )
+    server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, surface.set_level)
+    methods.register(server)
+    add_middleware(server, notices.remember)
+    add_middleware(server, older_tasks)
+    seal_states(server, secret)
+    served = Served(server, catalog, notices, listening, surface.logs, declared or Declared())
+    return served
 
-    async def list_tools(_client: Context, _params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        return listed
 
-    async def call_tool(client: Context, params: types.CallToolRequestParams) -> Reply:
-        offer = catalog.get(params.name)
+class OlderTask(Exception):
+    """Answers a call by a task of the older form, which the SDK would not let pass as the result of a call."""
+
+    def __init__(self, reply: dict[str, Any]) -> None:
+        super().__init__("a task")
+        self.reply = reply
+
+
+async def older_tasks(client: Context, call_next: CallNext) -> HandlerReply:
+    try:
+        return await call_next(client)
+    except OlderTask as exc:
+        return exc.reply
+
+
+@dataclass(frozen=True, slots=True)
+class _Surface:
+    """Every method that is not about tasks."""
+
+    desk: Desk
+    catalog: Catalog
+    tasks: TaskMethods
+    resources: Resources
+    notices: Notices
+    logs: Logs
+    declared: Callable[[], Declared]
+
+    # -- tools --------------------------------------------------------------------------------------------------------
+
+    async def list_tools(self, _client: Context, _params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=self.catalog.tools_for(Caller.of_request()))
+
+    async def call_tool(self, client: Context, params: types.CallToolRequestParams) -> Reply:
+        offer = self.catalog.get(params.name)
         if offer is None:
-            raise MCPError(types.INVALID_PARAMS, _unknown(params.name, catalog.names()))
+            raise MCPError(types.INVALID_PARAMS, _unknown(params.name, self.catalog.names()))
+        call = Call.of(self.desk, client, params)
+        call.logs = self.logs
+        call.caller.require(offer.scope)
         try:
-            return await offer.handler(Call.of(desk, client, params))
+            reply = await offer.handler(call)
         except (InvalidInput, ExecutionError, NotStorable, NotReadable) as exc:
             return results.error(_advised(exc))
         except MCPError:
             raise
         except Exception as exc:  # whatever went wrong inside is for the log, not for the client
             raise _masked(exc, params.name) from exc
+        if isinstance(reply, dict) and "task" in reply:
+            self.tasks.watch_for(client, reply["task"]["taskId"])
+            raise OlderTask(reply)
+        return results.for_era(client, reply)
 
-    hint = CacheHint(ttl_ms=FRESH, scope="private")
-    cacheable: tuple[CacheableMethod, ...] = ("server/discover", "tools/list")
-    server: Server[Any] = Server(
-        name,
-        version=version("flux-mcp-server"),
-        title="Flux workflows",
-        instructions=INSTRUCTIONS,
-        cache_hints=dict.fromkeys(cacheable, hint),
-        get_tool_input_schema=catalog.input_schema,
-        on_list_tools=list_tools,
-        on_call_tool=call_tool,
-    )
-    seal_states(server, secret)
-    return server
+    # -- resources ----------------------------------------------------------------------------------------------------
+
+    async def list_resources(
+        self, _client: Context, params: types.PaginatedRequestParams | None
+    ) -> types.ListResourcesResult:
+        return await self.resources.list(None if params is None else params.cursor)
+
+    async def list_templates(
+        self, _client: Context, _params: types.PaginatedRequestParams | None
+    ) -> types.ListResourceTemplatesResult:
+        return self.resources.templates()
+
+    async def read_resource(
+        self, _client: Context, params: types.ReadResourceRequestParams
+    ) -> types.ReadResourceResult:
+        try:
+            return await self.resources.read(str(params.uri))
+        except MCPError:
+            raise
+        except Exception as exc:  # a user's resource, or a value that cannot be read back
+            raise _masked(exc, f"a reading of {params.uri}") from exc
+
+    async def subscribe(self, client: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
+        uri = str(params.uri)
+        if self.resources.execution_in(uri) is not None:
+            await self.resources.read(uri.partition("?")[0].removesuffix("/result").removesuffix("/events"))
+        self.notices.subscribe(client, uri, self.watch_resource(uri))
+        return types.EmptyResult()
+
+    async def unsubscribe(self, client: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
+        self.notices.unsubscribe(client, str(params.uri))
+        return types.EmptyResult()
+
+    def watch_resource(self, uri: str) -> Watch | None:
+        """None for what does not change by itself."""
+        execution_id = self.resources.execution_in(uri)
+        if execution_id is None:
+            return None
+        caller = Caller.of_request()
+
+        async def watch() -> None:
+            with suppress(ExecutionError):
+                await self.desk.owned(execution_id, caller)
+                await self.resources.follow(uri, self.notices.resource_updated)
+
+        return watch
+
+    async def watch_task(self, _client: Context, task_id: str, put: Callable[[dict[str, Any]], None]) -> Watch:
+        caller = Caller.of_request()
+        try:
+            await self.desk.owned(task_id, caller)
+        except ExecutionNotFound:
+            raise MCPError(types.INVALID_PARAMS, f"No task {task_id!r}.") from None
+
+        async def watch() -> None:
+            async for execution in changes(self.desk.flux, task_id):
+                put(tasks.detailed(execution, self.catalog.ending))
+
+        return watch
+
+    # -- prompts, completion, logging ---------------------------------------------------------------------------------
+
+    async def list_prompts(
+        self, _client: Context, _params: types.PaginatedRequestParams | None
+    ) -> types.ListPromptsResult:
+        return types.ListPromptsResult(prompts=prompts.listed(self.declared()))
+
+    async def get_prompt(self, client: Context, params: types.GetPromptRequestParams) -> prompts.Got:
+        try:
+            return await prompts.got(self.declared(), client, params)
+        except MCPError:
+            raise
+        except Exception as exc:  # a user's code may raise anything
+            raise _masked(exc, f"the prompt {params.name}") from exc
+
+    async def complete(self, _client: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
+        name, begun = params.argument.name, params.argument.value
+        if isinstance(params.ref, types.PromptReference):
+            known = prompts.completed(self.declared(), params.ref.name, name)
+            values = [value for value in known if value.startswith(begun)]
+        else:
+            values = await self.resources.values(str(params.ref.uri), name, begun)
+        return types.CompleteResult(completion=completion(values))
+
+    async def set_level(self, client: Context, params: types.SetLevelRequestParams) -> types.EmptyResult:
+        if results.is_modern(client):
+            raise MCPError(types.METHOD_NOT_FOUND, "Method not found", "logging/setLevel")
+        self.logs.set_level(client, params.level)
+        return types.EmptyResult()
 
 
 def _unknown(name: str, names: list[str]) -> str:

@@ -21,12 +21,14 @@ from mcp.server import Server
 from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
 
+from flux_mcp_server.streams import Sent
 from flux_mcp_server.wire import Wire
 
 log = logging.getLogger("flux.mcp")
 
 LONGEST_LINE = 64 * 1024 * 1024  # bytes of one message
 CHUNK = 64 * 1024
+RETRY = 1000  # milliseconds after which a client whose stream was cut comes back
 DRAIN = 1  # seconds that open HTTP calls may take to end when the server stops
 
 
@@ -50,7 +52,13 @@ async def serve_http(
         allowed_hosts=names,
         allowed_origins=[f"http://{name}" for name in names],
     )
-    app = server.streamable_http_app(streamable_http_path=path, host=host, transport_security=security)
+    app = server.streamable_http_app(
+        streamable_http_path=path,
+        host=host,
+        transport_security=security,
+        event_store=Sent(),
+        retry_interval=RETRY,
+    )
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN, lifespan="on")
     http = _Uvicorn(config)
     serving = asyncio.ensure_future(http.serve(sockets=[listening]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NewType
+from typing import Literal, NewType
 
 Json = NewType("Json", str)
 """A value as the codec wrote it: JSON text with type tags. The domain carries it and never looks inside."""
@@ -73,7 +73,8 @@ class Pause:
     """A question an execution has asked and nobody has answered yet.
 
     `id` is the pause's call id, unique in its execution for ever. `schema` is the JSON Schema of the answer, None for any
-    answer; `response` names its Python type, where it has a name. `expires_at` is in seconds since the epoch."""
+    answer; `response` names its Python type, where it has a name. `expires_at` is in seconds since the epoch. `channel` is
+    "human" when the answer has to come from a person."""
 
     id: CallId
     name: str
@@ -82,4 +83,5 @@ class Pause:
     response: Json | None = None
     message: str | None = None
     expires_at: float | None = None
+    channel: Literal["human"] | None = None
     opened_at: float = field(default=0.0, compare=False)

@@ -171,5 +171,6 @@ def _pause(event: PauseOpened) -> Pause:
         response=event.response,
         message=event.message,
         expires_at=event.expires_at,
+        channel=event.channel,
         opened_at=event.at,
     )

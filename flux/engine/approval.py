@@ -46,6 +46,7 @@ async def ask(call: Call, site: Site, record: Record | None, arguments: Json) ->
         check_may_ask(call.site.scope.fences, f"The approval of {call.owner}")
         await run.ready()
         await run.journal.record(_question(call, site, arguments))
+        run.asks(name_of(call))
     answer = await run.wait_for_answer(site.id, None)
     assert answer is not None, "a question without a time does not expire"
     check(call, run.codec.decode(answer))

@@ -91,8 +91,10 @@ class Children(Protocol):
 class Progress:
     """Something worth telling a person who waits: never recorded, never replayed.
 
-    `value` is what the user's code reported; None says that `task` has finished."""
+    `value` is what the user's code reported; None says that `task` has finished. `asks` names the pause that waits for an answer
+    from now on."""
 
     execution_id: str
     task: str | None
     value: Any
+    asks: str | None = None

@@ -246,6 +246,10 @@ class Run:
         if not is_replaying():
             self._loop.call_soon_threadsafe(self.publish, Progress(execution_id=self.id, task=task, value=value))
 
+    def asks(self, pause: str) -> None:
+        """Publish that a question is open: whoever follows need not wait until all else is quiet."""
+        self.publish(Progress(execution_id=self.id, task=None, value=f"waits for an answer: {pause}", asks=pause))
+
     def report(self, name: str, exc: Exception) -> None:
         """Something failed that must not change how the execution goes."""
         said = self.codec.encode_error(exc).message  # without the secrets that it may tell

@@ -213,14 +213,19 @@ class Runs:
     # -- progress ---------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def observed(self, id: str, observer: Observer) -> Generator[None]:
-        """Tell `observer` what the execution reports while it runs in this process."""
+    def observed(self, id: str, observer: Observer, *, questions: bool = False) -> Generator[None]:
+        """Tell `observer` what the execution reports while it runs in this process; with `questions`, what it asks as well."""
+
+        def hear(progress: Progress) -> None:
+            if questions or progress.asks is None:
+                observer(progress)
+
         observers = self._observers.setdefault(id, [])
-        observers.append(observer)
+        observers.append(hear)
         try:
             yield
         finally:
-            observers.remove(observer)
+            observers.remove(hear)
             if not observers:
                 self._observers.pop(id, None)
 

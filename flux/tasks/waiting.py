@@ -6,7 +6,7 @@ import json
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from flux.codec.classes import type_ref
 from flux.domain.calls import Json
@@ -30,6 +30,7 @@ def pause(
     timeout: float | None = None,
     until: datetime | None = None,
     after: float | timedelta | None = None,
+    channel: Literal["human"] | None = None,
 ) -> Coroutine[Any, Any, Any]: ...
 @overload
 def pause(
@@ -39,6 +40,7 @@ def pause(
     response: type[T],
     message: str | None = None,
     timeout: float | None = None,
+    channel: Literal["human"] | None = None,
 ) -> Coroutine[Any, Any, T]: ...
 @overload
 def pause(
@@ -50,6 +52,7 @@ def pause(
     timeout: float | None = None,
     until: datetime | None = None,
     after: float | timedelta | None = None,
+    channel: Literal["human"] | None = None,
 ) -> Coroutine[Any, Any, Any]: ...
 def pause(
     name: str,
@@ -60,12 +63,14 @@ def pause(
     timeout: float | None = None,
     until: datetime | None = None,
     after: float | timedelta | None = None,
+    channel: Literal["human"] | None = None,
 ) -> Coroutine[Any, Any, Any]:
     """Ask something and wait for the answer, for as long as it takes: meanwhile the process may end.
 
     `response` is the type of the answer (a pydantic model, a dataclass, `bool`, `Literal["yes", "no"]`, ...): it makes the
     form that people fill in, and an answer that does not fit is refused. `output` is shown with the question, `message` is
-    the question in words. Several pauses may be open at once, in branches; each is answered by its own name or id.
+    the question in words. Several pauses may be open at once, in branches; each is answered by its own name or id. With
+    `channel="human"` the answer has to come from a person: a model that is connected as an MCP client cannot give it.
 
     When no answer has come, at most one of these says what happens: after `timeout` seconds TaskTimeout is raised; at the
     time `until` (local where it has no zone), or `after` so many seconds, the workflow goes on with None."""
@@ -79,6 +84,7 @@ def pause(
         message=message,
         timeout=timeout,
         wake=until if until is not None else after,
+        channel=channel,
     )
     return question.ask()
 
@@ -92,6 +98,7 @@ class _Question:
     message: str | None
     timeout: float | None
     wake: datetime | float | timedelta | None
+    channel: Literal["human"] | None
 
     @property
     def run(self) -> Run:
@@ -123,8 +130,10 @@ class _Question:
             response=_type_name(self.response.annotation),
             message=self.message,
             expires_at=self._expiry(now),
+            channel=self.channel,
         )
         await self.run.journal.record(opened)
+        self.run.asks(self.name)
         return opened.expires_at
 
     def _expiry(self, now: float) -> float | None:

@@ -14,7 +14,7 @@ import anyio
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.client.session import ElicitationFnT
 from mcp.server import Server
-from mcp_types import CallToolResult, TextContent
+from mcp_types import CallToolResult, ResourceLink, TextContent
 
 from flux import Flux, Workflow
 from flux.discovery import Problem
@@ -56,7 +56,8 @@ async def client_of(
 
 
 def text_of(result: CallToolResult) -> str:
-    (block,) = result.content
+    """The text of the result, which has no other; a link may go with it."""
+    (block,) = [block for block in result.content if not isinstance(block, ResourceLink)]
     assert isinstance(block, TextContent)
     return block.text
 

@@ -1,0 +1,140 @@
+"""What workflows log, told to the clients that follow their executions and asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import get_args
+from weakref import WeakKeyDictionary
+
+import mcp_types as types
+from mcp.server.connection import Connection
+
+from flux.engine.scope import current_scope, is_replaying
+from flux_mcp_server import results
+from flux_mcp_server._sdk import Context, connection_of, log_to
+
+LEVELS: tuple[types.LoggingLevel, ...] = get_args(types.LoggingLevel)
+MOST_EARLY = 50  # executions nobody follows yet, and messages of each, that are kept
+MOST_UNSENT = 200  # messages that wait for one client
+LAST_WORDS = 1.0  # seconds that a call which has its result waits for its last messages to be written
+
+Letter = tuple[types.LoggingLevel, str, str]
+"""A level, the logger's name, a text."""
+
+Listener = Callable[[types.LoggingLevel, str, str], None]
+
+_STEPS: tuple[tuple[int, types.LoggingLevel], ...] = (
+    *((logging.CRITICAL, "critical"), (logging.ERROR, "error")),
+    *((logging.WARNING, "warning"), (logging.INFO, "info"), (0, "debug")),
+)
+_OURS = ("flux.mcp", "mcp", "uvicorn", "httpx", "asyncio")
+
+
+class Logs(logging.Handler):
+    """Hears every log record that is made inside an execution, and passes it to whoever follows that execution. What a replay
+    says has been said before."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self._listeners: dict[str, list[Listener]] = {}
+        self._early: OrderedDict[str, deque[Letter]] = OrderedDict()
+        self._wanted: WeakKeyDictionary[Connection, types.LoggingLevel] = WeakKeyDictionary()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        scope = current_scope()
+        if scope is None or is_replaying() or record.name.split(".")[0] in _OURS or record.name in _OURS:
+            return
+        letter = (_level(record.levelno), record.name, record.getMessage())
+        listeners = self._listeners.get(scope.run.id)
+        if listeners is None:
+            self._keep(scope.run.id, letter)
+            return
+        for listener in list(listeners):
+            listener(*letter)
+
+    def _keep(self, execution_id: str, letter: Letter) -> None:
+        """An execution may say something before the call that has begun it listens."""
+        kept = self._early.setdefault(execution_id, deque(maxlen=MOST_EARLY))
+        kept.append(letter)
+        while len(self._early) > MOST_EARLY:
+            self._early.popitem(last=False)
+
+    @contextmanager
+    def installed(self) -> Generator[None]:
+        """Hear what is logged, as long as there are clients to tell. What users have set for their loggers holds."""
+        root = logging.getLogger()
+        root.addHandler(self)
+        try:
+            yield
+        finally:
+            root.removeHandler(self)
+
+    def set_level(self, client: Context, level: types.LoggingLevel) -> None:
+        self._wanted[connection_of(client)] = level
+
+    def _least(self, client: Context) -> types.LoggingLevel:
+        """Clients of today say with each request what they want, and the SDK sees to it."""
+        return "debug" if results.is_modern(client) else self._wanted.get(connection_of(client), "info")
+
+    @asynccontextmanager
+    async def told(self, execution_id: str, client: Context) -> AsyncGenerator[None]:
+        """Meanwhile, tell the client what the execution logs. Nothing is told afterwards."""
+        letters = _Letters(client, self._least(client))
+        with self._followed(execution_id, letters.hear):
+            writing = asyncio.get_running_loop().create_task(letters.write(), name=f"log of {execution_id}")
+            try:
+                yield
+                await letters.end(writing)
+            finally:
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+
+    @contextmanager
+    def _followed(self, execution_id: str, listener: Listener) -> Generator[None]:
+        listeners = self._listeners.setdefault(execution_id, [])
+        listeners.append(listener)
+        for letter in self._early.pop(execution_id, ()):
+            listener(*letter)
+        try:
+            yield
+        finally:
+            listeners.remove(listener)
+            if not listeners:
+                self._listeners.pop(execution_id, None)
+
+
+class _Letters:
+    """Log messages on their way to one client."""
+
+    def __init__(self, client: Context, least: types.LoggingLevel) -> None:
+        self._client = client
+        self._least = LEVELS.index(least)
+        self._loop = asyncio.get_running_loop()
+        self._unsent: asyncio.Queue[Letter | None] = asyncio.Queue()
+
+    def hear(self, level: types.LoggingLevel, logger: str, text: str) -> None:
+        """From any thread."""
+        if LEVELS.index(level) >= self._least:
+            self._loop.call_soon_threadsafe(self._keep, (level, logger, text))
+
+    def _keep(self, letter: Letter | None) -> None:
+        if letter is None or self._unsent.qsize() < MOST_UNSENT:
+            self._unsent.put_nowait(letter)
+
+    async def write(self) -> None:
+        while (letter := await self._unsent.get()) is not None:
+            level, logger, text = letter
+            await log_to(self._client, level, text, logger)
+
+    async def end(self, writing: asyncio.Task[None]) -> None:
+        await asyncio.sleep(0)  # what was heard a moment ago is kept now
+        self._keep(None)
+        await asyncio.wait([writing], timeout=LAST_WORDS)
+
+
+def _level(number: int) -> types.LoggingLevel:
+    return next(name for least, name in _STEPS if number >= least)

@@ -1,0 +1,78 @@
+"""Runs the official conformance suites against our server: what `make conformance` does after it has installed them.
+
+`python tests/conformance/run.py FOLDER` where FOLDER has `old/` and `new/`, each with the packages of one version, and node.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = (
+    *("lifecycle", "capability-negotiation", "wire-fields", "request-state-removal", "mrtr-input"),
+    *("request-headers", "dispatch-and-envelope", "status-notifications", "required-task-error", "mrtr-composition"),
+)
+SUITES: tuple[tuple[str, Sequence[str]], ...] = (
+    ("old", ["--suite", "all"]),
+    ("new", ["--requirements", "2025-11-25"]),
+    ("new", ["--requirements", "2026-07-28"]),
+    *(("new", ["--scenario", f"tasks-{name}"]) for name in TASKS),
+)
+STARTS_WITHIN = 30.0  # seconds
+RUNS_WITHIN = 300.0
+
+
+def main(folder: Path) -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    serving = subprocess.Popen([sys.executable, ROOT / "tests/conformance/serve.py", str(port)], cwd=ROOT)
+    try:
+        _wait_for(port)
+        failed = [f"{name} {' '.join(options)}" for name, options in SUITES if not _passes(folder, name, options, port)]
+    finally:
+        serving.terminate()
+        serving.wait()
+    _say(f"{len(SUITES) - len(failed)} of {len(SUITES)} runs passed" + "".join(f"\n  not: {each}" for each in failed))
+    return 1 if failed else 0
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    raise SystemExit("The server does not start.")
+
+
+def _passes(folder: Path, name: str, options: Sequence[str], port: int) -> bool:
+    modules = folder.resolve() / name / "node_modules"
+    suite = modules / "@modelcontextprotocol/conformance/dist/index.js"
+    command = [folder.resolve() / "new/node_modules/.bin/node", suite, "server"]
+    url = f"http://127.0.0.1:{port}/mcp"
+    ran = subprocess.run(
+        [*command, "--url", url, *options], cwd=folder, capture_output=True, text=True, timeout=RUNS_WITHIN, check=False
+    )
+    told = [line for line in ran.stdout.splitlines() if re.match(r"Total:|Passed:", line)]
+    _say(f"{name} {' '.join(options)}: {' '.join(told[-1:]) or 'no result'}")
+    if ran.returncode:
+        _say("\n".join(ran.stdout.splitlines()[-60:]) + ran.stderr)
+    return ran.returncode == 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
