@@ -29,6 +29,7 @@ from flux.errors import (
     ExecutionError,
     ExecutionExists,
     ExecutionFinished,
+    ExecutionNotFound,
     NotFailed,
     NotPaused,
     PauseNotFound,
@@ -226,6 +227,15 @@ class Engine:
         if due and await self._post(execution, ExecutionResumed(at=self._now(), reason="timer"), seen=seen):
             await self.runs.take_up(id)
 
+    async def wake_family(self, id: str) -> None:
+        """Ring the timers of one execution and of its children, where they are due."""
+        for child in await self._living_children(id):
+            await self.wake_family(child)
+        execution, _ = await self._look(id)
+        if execution.workflow in self.world.workflows:
+            with suppress(ExecutionBusy):  # another process was quicker
+                await self._wake(id)
+
     async def _go_on(self, id: str) -> Execution:
         """After a fact from outside: tell the run of this process, or begin one, unless another process has it."""
         if not self.runs.refresh(id):
@@ -258,7 +268,7 @@ class Engine:
 
     async def _with_children(self, execution: Execution) -> Execution:
         """A parent as people see it: with its children's questions, and, when parked, running while one of them runs."""
-        children = [await self.get(id) for id in await self._awaited_children(execution)]
+        children = [child for id in await self._awaited_children(execution) if (child := await self._find(id)) is not None]
         pauses = [replace(p, id=CallId(f"{child.id}/{p.id}")) for child in children for p in child.pauses]
         status = execution.status
         if any(child.status is Status.RUNNING or child.status.is_final for child in children):
@@ -266,6 +276,13 @@ class Engine:
         elif pauses and status is Status.SLEEPING:
             status = Status.PAUSED
         return replace(execution, status=status, pauses=(*execution.pauses, *pauses)) if children else execution
+
+    async def _find(self, id: str) -> Execution | None:
+        """A child's state; None for a transient one that went with its process."""
+        try:
+            return await self.get(id)
+        except ExecutionNotFound:
+            return None
 
     async def _awaited_children(self, execution: Execution) -> Sequence[str]:
         if execution.status is not Status.RUNNING:
@@ -290,7 +307,8 @@ class Engine:
         try:
             while not self.runs.closing:
                 execution, seen = await self._look(id)
-                ended = [child for child in execution.children if (await self._look(child))[0].status.is_final]
+                children = [await self._find(child) for child in execution.children]
+                ended = any(child is None or child.status.is_final for child in children)
                 if not ended or execution.status not in (Status.PAUSED, Status.SLEEPING):
                     return
                 if await self._post(execution, ExecutionResumed(at=self._now(), reason="child"), seen=seen):

@@ -20,7 +20,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import PydanticSerializationError, core_schema, to_jsonable_python
 
 from flux.errors import DefinitionError, InvalidInput
-from flux.schema.annotations import docstring, input_type, local_types, output_type, portable, said
+from flux.schema.annotations import docstring, input_type, local_types, output_type, parameter_types, portable, said
 from flux.schema.faults import ABSENT, described, faults_of, still_wrong, with_texts_read
 from flux.schema.inlining import JsonSchema, children, inlined
 
@@ -36,6 +36,7 @@ __all__ = [
     "object_with",
     "output_schema",
     "output_type",
+    "parameter_types",
     "to_json_value",
 ]
 

@@ -45,6 +45,15 @@ def output_type(func: Callable[..., Any], localns: Mapping[str, Any] | None = No
     return Any if annotation is inspect.Signature.empty else _resolved(inner, annotation, localns)
 
 
+def parameter_types(func: Callable[..., Any], localns: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The annotation of each parameter; Any where there is none. `localns` as in `input_type`."""
+    inner = inspect.unwrap(func)
+    return {
+        name: Any if parameter.annotation is parameter.empty else _resolved(inner, parameter.annotation, localns)
+        for name, parameter in _signature(inner).parameters.items()
+    }
+
+
 def local_types(func: Callable[..., Any], frame: types.FrameType | None) -> dict[str, Any]:
     """The types that the functions around `func` have defined by now, for annotations written as text.
 

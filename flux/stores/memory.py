@@ -113,6 +113,10 @@ class MemoryStore:
     async def recall(self, key: str) -> str | None:
         return self._notes.get(key)
 
+    def drop(self, id: str) -> None:
+        """Forget an execution."""
+        self._streams.pop(id, None)
+
     async def prune(self, *, before: float) -> int:
         living = {id for id, stream in self._streams.items() if not stream.head.status.is_final}
         gone = [
