@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 
+from pydantic_core import to_jsonable_python
+
 from flux.domain.calls import Json, Pause
 from flux.domain.events import Event
 from flux.domain.execution import Execution, Status
 from flux.engine.ports import Codec
-from flux.engine.scope import is_replaying
+from flux.engine.scope import is_replaying, require_scope
 from flux.events import ExecutionEvent, shown
 
 T = TypeVar("T")
@@ -54,6 +57,11 @@ class ExecutionContext(Generic[T]):
         self._output_type = output_type
         self._history = history
         self._input: list[T] = []
+
+    @staticmethod
+    async def get() -> ExecutionContext[Any]:
+        """The execution that runs here: for tasks, which are not given it. Raises NotInWorkflow."""
+        return require_scope("ExecutionContext.get()").run.context
 
     @property
     def execution_id(self) -> str:
@@ -163,12 +171,41 @@ class ExecutionContext(Generic[T]):
         return self._execution.status is Status.CANCELLED
 
     @property
+    def is_cancelling(self) -> bool:
+        """Somebody has asked it to end, and it has not yet."""
+        return self._execution.cancel_requested and not self.has_finished
+
+    @property
     def is_running(self) -> bool:
         return self._execution.status is Status.RUNNING
 
     @property
     def is_at_rest(self) -> bool:
         return self._execution.status.is_at_rest
+
+    def summary(self) -> dict[str, Any]:
+        """What is known about the execution but its history, as JSON has it."""
+        error = self._execution.error
+        return {
+            "execution_id": self.execution_id,
+            "workflow_name": self.workflow_name,
+            "state": self.status.value,
+            "input": to_jsonable_python(self.input, fallback=str),
+            "output": to_jsonable_python(self.output, fallback=str) if error is None else None,
+            "error": None if error is None else {"type": error.type, "message": error.message},
+            "pauses": [to_jsonable_python(pause, fallback=str) for pause in self.pauses],
+            "created_at": self.created_at.isoformat(),
+            "updated_at": self.updated_at.isoformat(),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """`summary()`, and the events where they were read."""
+        fields = ("type", "name", "source_id", "value", "time")
+        events = [{field: getattr(event, field) for field in fields} for event in self.events]
+        return {**self.summary(), "events": to_jsonable_python(events, fallback=str)}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
     def __repr__(self) -> str:
         return f"<ExecutionContext {self.workflow_name} {self.execution_id} {self.status.value}>"

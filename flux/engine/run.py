@@ -61,6 +61,7 @@ class Run:
         self.publish = publish
         self.journal = Journal(store, clock, lease, history, notice=self._notice, broken=self._broken)
         self._loop = asyncio.get_running_loop()
+        self.context: Any = None  # what the body is given
         self.unwinding = False
         self.stopped: Exception | None = None  # why the run ended here without its execution having come to rest
         self.mismatch: NonDeterminismError | None = None
@@ -108,8 +109,8 @@ class Run:
 
     async def _enter(self, scope: Scope) -> Any:
         with entered(scope):
-            context = self.body.context(self.execution, self.codec)
-            result = await self.body.execute(context)
+            self.context = self.body.context(self.execution, self.codec)
+            result = await self.body.execute(self.context)
             self.journal.check_end(scope)
             return result
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from typing import Any
 
@@ -314,6 +315,23 @@ async def test_logs_and_progress_are_silent_on_replay(flux: Flux, caplog: pytest
         await flux.resume("talk", 1)
     assert [record.getMessage() for record in caplog.records] == ["[talk] before the pause", "[talk] after"]
     assert told == ["before", None, "after"]  # None tells that a task has finished
+
+
+async def test_an_execution_can_be_read_as_json_and_be_found_from_a_task(flux: Flux) -> None:
+    @task
+    async def whose() -> str:
+        return (await ExecutionContext.get()).execution_id
+
+    @workflow
+    async def asks(ctx: ExecutionContext[dict[str, int]]) -> str:
+        return await whose()
+
+    done = await flux.run(asks, {"n": 1}, execution_id="mine")
+    assert done.output == "mine"
+    read = json.loads((await flux.get("mine", events=True)).to_json())
+    assert (read["state"], read["input"], read["output"], read["error"]) == ("completed", {"n": 1}, "mine", None)
+    types = ["WORKFLOW_STARTED", "TASK_STARTED", "TASK_COMPLETED", "WORKFLOW_COMPLETED"]
+    assert [event["type"] for event in read["events"]] == types
 
 
 async def test_methods_can_be_tasks(flux: Flux) -> None:
