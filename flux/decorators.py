@@ -33,7 +33,7 @@ from flux.domain.execution import Execution
 from flux.engine.branches import Branches, policy, run_branches, stream_branches
 from flux.engine.invoke import invoke
 from flux.engine.offers import secrets_for, takes
-from flux.engine.ports import Codec
+from flux.engine.ports import Codec, OutputStorage
 from flux.engine.scope import Site, require_scope
 from flux.engine.spec import Call, Spec
 from flux.engine.subflow import output_of, run_child
@@ -167,7 +167,8 @@ class WorkflowOptions(TypedDict, total=False):
     `description` are for people and models; `version` is recorded for people. `schedule` (`flux.cron`, `interval`, `once`)
     starts it by itself, wherever it is served. `timeout` is in seconds from start to end, waiting included.
     `secret_requests` gives the function a keyword `secrets`, which is fetched anew for every run. Executions of a workflow
-    with durability "transient" are kept in memory: cheap, and gone with the process.
+    with durability "transient" are kept in memory: cheap, and gone with the process. `output_storage` keeps results outside the
+    history.
 
     The rest says how an MCP server offers it. `read_only`, `idempotent`, `destructive` and `open_world` tell its nature, as far
     as it is known. `task` is whether a client that knows tasks gets one: "auto" when the workflow takes longer than a moment,
@@ -183,6 +184,7 @@ class WorkflowOptions(TypedDict, total=False):
     timeout: float | None
     secret_requests: Iterable[str] | None
     durability: Literal["durable", "transient"]
+    output_storage: OutputStorage | None
     read_only: bool
     idempotent: bool
     destructive: bool
@@ -255,6 +257,10 @@ class Workflow(Generic[T, R]):
     @property
     def timeout(self) -> float | None:
         return self.options.get("timeout")
+
+    @property
+    def storage(self) -> OutputStorage | None:
+        return self.options.get("output_storage")
 
     @property
     def is_transient(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from flux.domain.calls import Json
 from flux.domain.execution import Execution
-from flux.engine.ports import Codec
+from flux.engine.ports import Codec, OutputStorage
 
 
 class Schedule(Protocol):
@@ -41,6 +41,11 @@ class Body(Protocol):
 
     @property
     def schedule(self) -> Schedule | None: ...
+
+    @property
+    def storage(self) -> OutputStorage | None:
+        """Where outputs are kept, None for the history."""
+        ...
 
     def encoded(self, input: Any, codec: Codec) -> Json:
         """The input, checked and converted, as it is stored. Raises InvalidInput, NotStorable."""

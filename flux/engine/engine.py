@@ -24,6 +24,7 @@ from flux.domain.history import forked, to_be_retried
 from flux.engine.body import Body
 from flux.engine.ports import Listing
 from flux.engine.runs import Runs, World, head_of
+from flux.engine.tags import KEPT, tag_of, untagged
 from flux.errors import (
     ExecutionBusy,
     ExecutionError,
@@ -32,6 +33,7 @@ from flux.errors import (
     ExecutionNotFound,
     NotFailed,
     NotPaused,
+    NotReadable,
     PauseNotFound,
     StoreError,
     StreamMoved,
@@ -103,7 +105,7 @@ class Engine:
     async def get(self, id: str) -> Execution:
         """The execution's state, with the questions of the children it waits for. Raises ExecutionNotFound."""
         execution, _ = await self._look(id)
-        return await self._with_children(execution)
+        return await self._with_children(await self._with_output(execution))
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Execution:
         """The execution once it is at rest; as it is then, when `timeout` seconds pass first."""
@@ -268,7 +270,9 @@ class Engine:
 
     async def _with_children(self, execution: Execution) -> Execution:
         """A parent as people see it: with its children's questions, and, when parked, running while one of them runs."""
-        children = [child for id in await self._awaited_children(execution) if (child := await self._find(id)) is not None]
+        children = [
+            child for id in await self._awaited_children(execution) if (child := await self._find(id)) is not None
+        ]
         pauses = [replace(p, id=CallId(f"{child.id}/{p.id}")) for child in children for p in child.pauses]
         status = execution.status
         if any(child.status is Status.RUNNING or child.status.is_final for child in children):
@@ -316,6 +320,20 @@ class Engine:
                     return
         except (ExecutionError, StoreError) as exc:
             log.warning("execution %s could not be woken for its child: %s", id, exc)
+
+    async def _with_output(self, execution: Execution) -> Execution:
+        """With the output itself, where the workflow keeps it elsewhere. Raises NotReadable when that is gone."""
+        if execution.output is None or tag_of(execution.output) != KEPT:
+            return execution
+        name, _, reference = untagged(KEPT, execution.output).partition(":")
+        known = execution.workflow in self.world.workflows
+        storage = self.world.workflows.get(execution.workflow).storage if known else None
+        if storage is None or storage.name != name:
+            raise NotReadable(
+                f"The output of execution {execution.id!r} is in the storage {name!r} of workflow {execution.workflow!r}, "
+                "which is not known here."
+            )
+        return replace(execution, output=await storage.retrieve(reference))
 
     # -- the stream -------------------------------------------------------------------------------------------------
 

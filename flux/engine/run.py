@@ -26,6 +26,7 @@ from flux.engine.fence import is_undoing
 from flux.engine.journal import Journal
 from flux.engine.ports import Clock, Codec, EventStore, Lease, Provisions
 from flux.engine.scope import Scope, current_scope, entered, is_replaying
+from flux.engine.tags import KEPT, tagged
 from flux.engine.waits import Waits
 from flux.errors import FluxError, NonDeterminismError, Suspend, WorkflowTimeout
 
@@ -125,10 +126,10 @@ class Run:
 
     async def _finish(self, main: asyncio.Task[Any]) -> None:
         await self._unwind()  # asyncio tasks that the body left behind
-        while not await self.journal.conclude(self._conclusion(main)):
+        while not await self.journal.conclude(await self._conclusion(main)):
             pass
 
-    def _conclusion(self, main: asyncio.Task[Any]) -> Event:
+    async def _conclusion(self, main: asyncio.Task[Any]) -> Event:
         """How the execution ends. A cancelled one ends as cancelled, whatever its body made of that."""
         now = self.clock.now()
         if self.execution.cancel_requested:
@@ -137,12 +138,18 @@ class Run:
         error = self.mismatch or error
         if error is None:
             try:
-                owner = f"the result of workflow {self.body.name!r}"
-                output = self.codec.encode(main.result(), owner=owner, annotation=self.body.output_type)
-                return ExecutionCompleted(at=now, output=output)
+                return ExecutionCompleted(at=now, output=await self._output(main.result()))
             except FluxError as exc:
                 error = exc
         return ExecutionFailed(at=now, error=self.codec.encode_error(error))
+
+    async def _output(self, value: Any) -> Json:
+        owner = f"the result of workflow {self.body.name!r}"
+        output = self.codec.encode(value, owner=owner, annotation=self.body.output_type)
+        if self.body.storage is None:
+            return output
+        reference = await self.body.storage.store(self.id, output)
+        return tagged(KEPT, f"{self.body.storage.name}:{reference}")
 
     # -- parking ----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from flux.domain.events import CallReturned
 from flux.errors import NotReadable, StoreError
 from flux.settings import Settings
 from flux.storage import InlineOutputStorage, LocalFileStorage, OutputReference, SpilledValues
+from flux.stores.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
@@ -178,3 +179,21 @@ def test_a_reference_leads_nowhere_but_to_the_folder_of_values(tmp_path: Path) -
     for text in ("../x/aa", "a/../../b", "a"):
         with pytest.raises(NotReadable):
             values.read(Json(f'{{"$":"spilled","v":"{text}"}}'))
+
+
+async def test_a_workflow_may_keep_its_results_elsewhere_too(tmp_path: Path) -> None:
+    storage = LocalFileStorage(tmp_path / "results")
+
+    @workflow.with_options(output_storage=storage)
+    async def kept(ctx: ExecutionContext[int]) -> dict[str, int]:
+        return {"result": ctx.input}
+
+    @workflow
+    async def parent(ctx: ExecutionContext[Any]) -> Any:
+        return await kept(2)
+
+    async with Flux(store=MemoryStore(), recover=False) as flux:
+        done = await flux.run(kept, 1)
+        assert done.output == {"result": 1}
+        assert '"result"' not in str(await flux.history(done.execution_id))
+        assert (await flux.run(parent)).output == {"result": 2}
