@@ -89,6 +89,34 @@ def test_a_graph_takes_the_way_that_its_conditions_choose_and_shows_it() -> None
     assert "process  [skipped]" in refused
 
 
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("parallel_workflow.py", "['Hi, World', 'Hello, World', 'Hola, World']\n"),
+        ("pipeline_workflow.py", "169\n"),
+        ("mapping_workflow.py", "['DURABLE', 'EXECUTION']\n4\n2000\n2000\n1600\n"),
+        ("children.py", "[['page 10', 'page 11'], ['page 20', 'page 21'], ['page 30', 'page 31']]\n"),
+    ],
+)
+def test_the_patterns_give_what_they_say(script: str, said: str) -> None:
+    assert output(script) == said
+
+
+def test_grouped_work_and_a_graph_that_validates_first() -> None:
+    lines = output("performance.py").splitlines()
+    assert lines[0].startswith("pipeline_workflow 1.0 ")
+    assert lines[1].startswith("parallel_workflow [1.0, 1.0, 1.0, 1.0, 1.0, 1.0] ")
+    assert lines[2] == "{'process': 42} {'error': \"no value in {'valid': False}\"}"
+
+
+def test_a_draft_is_revised_until_its_readers_are_content() -> None:
+    asked = output("human_in_the_loop.py").split()
+    assert asked[1:4] == ["paused", "['human_review',", "'legal']"]
+    revised = output("human_in_the_loop.py", asked[0], "shorter")
+    assert "paused ['human_review'] None" in revised
+    assert "completed [] what is known about durable execution (shorter)" in output("human_in_the_loop.py", asked[0])
+
+
 def test_every_example_is_tested() -> None:
     source = Path(__file__).read_text("utf-8")
     assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in source] == []
