@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flux.context import ExecutionContext
 from flux.decorators import Workflow
@@ -16,6 +16,12 @@ from flux.errors import StoreError
 from flux.service import Flux
 from flux.stores.memory import MemoryStore
 from flux.stores.rows import from_json_row, to_row
+
+if TYPE_CHECKING:
+    from flux.tasks.ai.scripted import ScriptedModel as ScriptedModel
+    from flux.tasks.ai.scripted import ScriptedRequest as ScriptedRequest
+    from flux.tasks.ai.scripted import no_model_requests as no_model_requests
+    from flux.tasks.ai.scripted import tool_call as tool_call
 
 MOMENTS = 3000  # see `FakeClock.advance`
 
@@ -200,3 +206,11 @@ class FailingStore(MemoryStore):
         if self.fails:
             raise StoreError("the disk is full")
         await super().append(id, events, expected=expected, lease=lease, head=head, release=release)
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("ScriptedModel", "ScriptedRequest", "no_model_requests", "tool_call"):
+        from flux.tasks.ai import scripted  # noqa: PLC0415 - of the optional extra `ai`, and slow to import
+
+        return getattr(scripted, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
