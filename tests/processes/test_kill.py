@@ -38,14 +38,16 @@ def output(process: subprocess.Popen[str]) -> str:
     return out.strip()
 
 
-def kill_after_lines(process: subprocess.Popen[str], ledger: Path, lines: int, pause: float) -> None:
-    """SIGKILL once the ledger has so many lines and a moment more has passed."""
+def kill_after_lines(
+    process: subprocess.Popen[str], ledger: Path, lines: int, pause: float, number: int = signal.SIGKILL
+) -> None:
+    """A signal once the ledger has so many lines and a moment more has passed."""
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:
         if ledger.exists() and ledger.read_bytes().count(b"\n") >= lines:
             time.sleep(pause)  # somewhere between two writes: that is the point
             break
-    process.send_signal(signal.SIGKILL)
+    process.send_signal(number)
     process.communicate(timeout=10)
 
 
@@ -76,6 +78,16 @@ async def test_a_killed_run_goes_on_where_it_was(name: str, size: int, seed: int
     assert max(times.values()) <= 2
     if name == "in_a_row":
         assert sum(times.values()) <= size + 1  # one was in flight, at most
+
+
+async def test_control_c_leaves_an_execution_that_can_go_on(ledger: Path) -> None:
+    process = spawn("start", "in_a_row", "stopped", "3000")
+    kill_after_lines(process, ledger, 20, 0.0, number=signal.SIGINT)
+    assert process.returncode not in (0, None)
+    async with Flux(recover=False) as flux:
+        assert (await flux.get("stopped")).is_running
+    assert output(spawn("resume", "in_a_row", "stopped")).startswith("completed")
+    assert sum(Counter(ledger.read_text().splitlines()).values()) <= 3001
 
 
 async def test_an_execution_that_was_killed_before_its_first_step_is_not_lost(ledger: Path) -> None:
