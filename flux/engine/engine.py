@@ -104,20 +104,26 @@ class Engine:
 
     async def get(self, id: str) -> Execution:
         """The execution's state, with the questions of the children it waits for. Raises ExecutionNotFound."""
-        execution, _ = await self._look(id)
+        execution = self.runs.execution(id)
+        if execution is None:
+            execution, _ = await self._look(id)
+        return await self._shown(execution)
+
+    async def _shown(self, execution: Execution) -> Execution:
         return await self._with_children(await self._with_output(execution))
 
     async def wait(self, id: str, *, timeout: float | None = None) -> Execution:
         """The execution once it is at rest; as it is then, when `timeout` seconds pass first."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
+        execution: Execution | None = None
         while True:
-            execution = await self.get(id)
+            execution = await self.get(id) if execution is None else await self._shown(execution)
             left = None if deadline is None else deadline - loop.time()
             if execution.status.is_at_rest or (left is not None and left <= 0):
                 return execution
             patience = left if id in self.runs else POLL if left is None else min(POLL, left)
-            await self.runs.wait(id, patience)
+            execution = await self.runs.wait(id, patience)
 
     async def find(
         self,

@@ -186,17 +186,24 @@ class Runs:
         if active is not None and active.run.lease is lease:
             active.run.stop(LeaseLost(lease.execution_id))
 
-    async def wait(self, id: str, timeout: float | None) -> None:
-        """Until the run of this process has ended, or anything has changed here, or `timeout` seconds have passed.
+    def execution(self, id: str) -> Execution | None:
+        """The state of an execution that runs here, as it has been written; None when it does not."""
+        active = self._active.get(id)
+        return None if active is None else active.run.execution
+
+    async def wait(self, id: str, timeout: float | None) -> Execution | None:
+        """Until the run of this process has ended (then the execution as the run has left it), or anything has changed here,
+        or `timeout` seconds have passed (then None).
 
         Raises what stopped the run, when it was stopped before the execution came to rest."""
         active = self._active.get(id)
         if active is None:
             await self._next_change(timeout)
-            return
+            return None
         await asyncio.wait([active.task], timeout=timeout)
         if active.task.done() and active.run.stopped is not None:
             raise active.run.stopped
+        return active.run.execution if active.task.done() else None
 
     def _tell_change(self) -> None:
         for change in self._changes:

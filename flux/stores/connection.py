@@ -24,6 +24,7 @@ class Connection:
         self._thread = thread
         self._raw = raw
         self._closing = asyncio.Lock()
+        self._giving_way = _GivingWay()
 
     @classmethod
     async def open(cls, connect: Callable[[], sqlite3.Connection]) -> Connection:
@@ -51,12 +52,12 @@ class Connection:
     async def run(self, work: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`work(connection, ...)` in the thread: many statements for the price of one hop."""
         execute = self._thread._execute  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType, reportUnknownMemberType] - the public calls hop once a statement
-        giving_way = _GivingWay()
+        self._giving_way.begin()
         try:
             # as a closure, since aiosqlite logs what it calls: no user's value may end up in a log
             return await execute(lambda: work(self._raw, *args, **kwargs))  # pyright: ignore[reportUnknownVariableType] - untyped there
         finally:
-            giving_way.stop()
+            self._giving_way.end()
 
     async def close(self) -> None:
         async with self._closing:  # aiosqlite waits for ever when it is closed twice at once
@@ -72,13 +73,25 @@ class _GivingWay:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._calls = 0
         self._pause = _LATE
-        self._timer = self._loop.call_later(_LATE, self._give_way)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        self._calls += 1
+        if self._timer is None:
+            self._pause = _LATE
+            self._timer = self._loop.call_later(_LATE, self._give_way)
+
+    def end(self) -> None:
+        """A call has its answer: the next one is late only after a while of its own."""
+        self._calls -= 1
+        if not self._calls and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _give_way(self) -> None:
         time.sleep(_MOMENT)
         self._pause = min(self._pause * 1.1, _RARELY)
         self._timer = self._loop.call_later(self._pause, self._give_way)
 
-    def stop(self) -> None:
-        self._timer.cancel()

@@ -65,7 +65,8 @@ async def test_small_values_stay_in_the_history(settings: Settings) -> None:
 async def test_a_lost_or_damaged_file_is_a_clear_error(settings: Settings) -> None:
     async with Flux(settings=settings, recover=False) as flux:
         paused = await flux.run(grows, LARGE)
-        done = await flux.resume(paused.execution_id, LARGE)
+        await flux.resume(paused.execution_id, LARGE)
+        done = await flux.get(paused.execution_id)
         for file in values_of(settings):
             file.write_text("1")
         with pytest.raises(NotReadable, match="damaged"):
