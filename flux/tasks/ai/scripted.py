@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, cast
 
@@ -42,7 +42,17 @@ class ScriptedRequest:
     @property
     def text(self) -> str:
         """All that the request says, for tests that look for something in it."""
-        return "\n".join(str(part) for message in self.messages for part in message.parts)
+        return "\n".join(self.said)
+
+    @property
+    def said(self) -> list[str]:
+        """Who said what, in order: `user-prompt: Hello`, `text: Hi.`, `tool-call: look`, `tool-return: nothing`."""
+        return [f"{part.part_kind}: {_content(part)}" for message in self.messages for part in message.parts]
+
+    @property
+    def results(self) -> list[str]:
+        """What the tools gave back that the model called last."""
+        return [_content(part) for part in self.messages[-1].parts if part.part_kind == "tool-return"]
 
 
 class ScriptedModel(FunctionModel):
@@ -76,7 +86,8 @@ class ScriptedModel(FunctionModel):
         reply = self._given[request.place]
         if isinstance(reply, BaseException):
             raise reply
-        return ModelResponse(parts=list(reply.parts), usage=RequestUsage(input_tokens=10, output_tokens=5))
+        usage = reply.usage if reply.usage.has_values() else RequestUsage(input_tokens=10, output_tokens=5)
+        return replace(reply, parts=list(reply.parts), usage=usage)
 
     def _next(self, request: ScriptedRequest) -> ModelResponse | BaseException:
         try:
@@ -109,6 +120,10 @@ class ScriptedModel(FunctionModel):
                     yield {index: DeltaToolCall(part.tool_name, args, tool_call_id=part.tool_call_id)}
                 case _:
                     raise AssertionError(f"a scripted stream has no {part!r}")
+
+
+def _content(part: Any) -> str:
+    return str(part.tool_name if part.part_kind == "tool-call" else part.content)
 
 
 def _place() -> str | None:
