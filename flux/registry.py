@@ -35,6 +35,10 @@ class Registry(Generic[N]):
         if known is not thing:
             raise DuplicateWorkflow(thing.name, known.source, thing.source)
 
+    def replace(self, things: Iterable[N]) -> None:
+        """Know these, and no others. Raises DuplicateWorkflow, and then knows what it did before."""
+        self._things = Registry(things)._things
+
     def get(self, name: str) -> N:
         """Raises WorkflowNotFound, which lists the known names."""
         try:

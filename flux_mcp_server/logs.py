@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
-from typing import get_args
+from contextlib import asynccontextmanager, contextmanager, redirect_stdout
+from typing import Any, TextIO, cast, get_args
 from weakref import WeakKeyDictionary
 
 import mcp_types as types
@@ -20,6 +21,7 @@ from flux_mcp_server._sdk import Context, connection_of, log_to
 LEVELS: tuple[types.LoggingLevel, ...] = get_args(types.LoggingLevel)
 MOST_EARLY = 50  # executions nobody follows yet, and messages of each, that are kept
 MOST_UNSENT = 200  # messages that wait for one client
+LONGEST_LINE = 10_000  # characters of a line that is printed
 LAST_WORDS = 1.0  # seconds that a call which has its result waits for its last messages to be written
 
 Letter = tuple[types.LoggingLevel, str, str]
@@ -41,6 +43,7 @@ class Logs(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self._listeners: dict[str, list[Listener]] = {}
+        self._unfinished: dict[str, str] = {}
         self._early: OrderedDict[str, deque[Letter]] = OrderedDict()
         self._wanted: WeakKeyDictionary[Connection, types.LoggingLevel] = WeakKeyDictionary()
 
@@ -48,10 +51,12 @@ class Logs(logging.Handler):
         scope = current_scope()
         if scope is None or is_replaying() or record.name.split(".")[0] in _OURS or record.name in _OURS:
             return
-        letter = (_level(record.levelno), record.name, record.getMessage())
-        listeners = self._listeners.get(scope.run.id)
+        self._pass(scope.run.id, (_level(record.levelno), record.name, record.getMessage()))
+
+    def _pass(self, execution_id: str, letter: Letter) -> None:
+        listeners = self._listeners.get(execution_id)
         if listeners is None:
-            self._keep(scope.run.id, letter)
+            self._keep(execution_id, letter)
             return
         for listener in list(listeners):
             listener(*letter)
@@ -65,13 +70,27 @@ class Logs(logging.Handler):
 
     @contextmanager
     def installed(self) -> Generator[None]:
-        """Hear what is logged, as long as there are clients to tell. What users have set for their loggers holds."""
+        """Hear what is logged and printed, as long as there are clients to tell. What users have set for their loggers holds."""
         root = logging.getLogger()
         root.addHandler(self)
         try:
-            yield
+            with redirect_stdout(cast("TextIO", _Printed(sys.stdout, self))):
+                yield
         finally:
             root.removeHandler(self)
+
+    def printed(self, text: str) -> None:
+        """Text that was printed inside an execution, a line at a time."""
+        scope = current_scope()
+        if scope is None or is_replaying():
+            return
+        id = scope.run.id
+        *lines, rest = (self._unfinished.pop(id, "") + text).split("\n")
+        if rest:
+            self._unfinished[id] = rest[-LONGEST_LINE:]
+        for line in lines:
+            if line.strip():
+                self._pass(id, ("info", "stdout", line[:LONGEST_LINE]))
 
     def set_level(self, client: Context, level: types.LoggingLevel) -> None:
         self._wanted[connection_of(client)] = level
@@ -105,6 +124,22 @@ class Logs(logging.Handler):
             listeners.remove(listener)
             if not listeners:
                 self._listeners.pop(execution_id, None)
+                self._unfinished.pop(execution_id, None)
+
+
+class _Printed:
+    """Standard output, which is heard."""
+
+    def __init__(self, original: TextIO, logs: Logs) -> None:
+        self._original = original
+        self._logs = logs
+
+    def write(self, text: str) -> int:
+        self._logs.printed(text)
+        return self._original.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._original, name)
 
 
 class _Letters:

@@ -10,18 +10,26 @@ import secrets
 import socket
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mcp.server.auth.provider import TokenVerifier
+
 from flux.discovery import Discovery, discover
+from flux.engine.watchdog import watched_loop
 from flux.errors import FluxError
 from flux.registry import Registry
 from flux.service import Flux
 from flux.settings import MEMORY, Settings
 from flux_mcp_server.catalog import AnyWorkflow, Catalog
-from flux_mcp_server.server import make_server
-from flux_mcp_server.transports import leave_within, serve_http, serve_stdio, stop_on_signals
+from flux_mcp_server.declared import Declared, declared_in
+from flux_mcp_server.limits import Limits
+from flux_mcp_server.reload import watch
+from flux_mcp_server.server import Served, assemble
+from flux_mcp_server.transports import Http, leave_within, serve_http, serve_stdio, stop_on_signals
 from flux_mcp_server.wire import Wire
 
 if TYPE_CHECKING:  # the command line is the one that runs us
@@ -43,46 +51,139 @@ def serve(options: Options, wire: Wire | None) -> None:
     _log_to_stderr()
     settings = Settings.load(database=options.database)
     listening = None if wire else _listen(options.host, options.port)
-    found = _found(options.targets)
+    found = found_in(options.targets)
     workflows = Registry[AnyWorkflow](found.workflows)
-    catalog = Catalog(workflows, found.problems)
-    asyncio.run(_serve(options, settings, workflows, catalog, wire=wire, listening=listening))
+    catalog = Catalog(visible(found, options.tags), found.problems, most_listed=options.most_tools)
+    declared = declared_in(found.sources)
+    asyncio.run(_Serving(options, settings, found, workflows, catalog, declared).run(wire, listening))
 
 
-async def _serve(
-    options: Options,
-    settings: Settings,
-    workflows: Registry[AnyWorkflow],
-    catalog: Catalog,
-    *,
-    wire: Wire | None,
-    listening: socket.socket | None,
-) -> None:
-    stopping = asyncio.Event()
-    with stop_on_signals(stopping, then=lambda: leave_within(EXIT_WITHIN)):
-        async with Flux(workflows=workflows, settings=settings) as flux:
-            secret = secret_of(settings.database)
-            server = make_server(flux, catalog, name=options.name, patience=options.wait, secret=secret)
-            if wire is not None:
-                await serve_stdio(server, wire, stopping)
-            elif listening is not None:
-                log.info("serving %d workflows at %s", len(workflows), _address(listening, options))
-                await serve_http(server, listening, host=options.host, path=options.path, stopping=stopping)
-            leave_within(EXIT_WITHIN)
+@dataclass(frozen=True, slots=True)
+class _Serving:
+    options: Options
+    settings: Settings
+    found: Discovery
+    workflows: Registry[AnyWorkflow]
+    catalog: Catalog
+    declared: Declared
+
+    async def run(self, wire: Wire | None, listening: socket.socket | None) -> None:
+        stopping, options = asyncio.Event(), self.options
+        within = EXIT_WITHIN + (0 if wire else options.drain)
+        with stop_on_signals(stopping, then=lambda: leave_within(within)):
+            async with AsyncExitStack() as stack:
+                flux = await stack.enter_async_context(Flux(workflows=self.workflows, settings=self.settings))
+                served = self._assembled(flux)
+                await stack.enter_async_context(watched_loop())
+                stack.enter_context(served.logs.installed())
+                if options.reload:
+                    reloading = asyncio.ensure_future(
+                        watch(options.targets or ["."], self.found, self._reloader(served))
+                    )
+                    stack.callback(reloading.cancel)
+                if wire is not None:
+                    await serve_stdio(served.server, wire, stopping)
+                elif listening is not None:
+                    await self._serve_http(flux, served, listening, stopping)
+                leave_within(within)
+
+    def _assembled(self, flux: Flux) -> Served:
+        options = self.options
+        return assemble(
+            flux,
+            self.catalog,
+            name=options.name,
+            patience=options.wait,
+            secret=secret_of(self.settings.database),
+            declared=self.declared,
+            limits=Limits(most=options.most_calls, most_each=options.most_each, per_minute=options.rate),
+        )
+
+    async def _serve_http(self, flux: Flux, served: Served, listening: socket.socket, stopping: asyncio.Event) -> None:
+        options = self.options
+
+        async def is_ready() -> bool:
+            try:
+                await asyncio.wait_for(flux.list(limit=1), 2)
+            except (FluxError, TimeoutError):
+                return False
+            return True
+
+        http = Http(
+            verifier=_verifier(options),
+            issuer=options.jwt_issuer,
+            public_url=options.public_url,
+            allow_hosts=options.allow_hosts,
+            stateless=options.stateless,
+            most_body=options.most_body,
+            drain=options.drain,
+            tls_cert=options.tls_cert,
+            tls_key=options.tls_key,
+            is_ready=is_ready,
+        )
+        log.info("serving %d workflows at %s", len(self.workflows), _address(listening, options))
+        await serve_http(
+            served.server,
+            listening,
+            host=options.host,
+            path=options.path,
+            stopping=stopping,
+            http=http,
+            ending=served.listening.close,
+        )
+
+    def _reloader(self, served: Served) -> Callable[[Discovery], Awaitable[None]]:
+        async def reload(found: Discovery) -> None:
+            """Raises FluxError before anything is changed."""
+            _say_problems(found)
+            declared = declared_in(found.sources)
+            Registry[AnyWorkflow](found.workflows)
+            self.catalog.replace(visible(found, self.options.tags), found.problems)
+            self.workflows.replace(found.workflows)
+            served.flux.workflows.replace(found.workflows)
+            served.declared = declared
+            await served.notices.tools_changed()
+            await served.notices.prompts_changed()
+            await served.notices.resources_changed()
+
+        return reload
 
 
-def _found(targets: Sequence[str]) -> Discovery:
+def visible(found: Discovery, tags: frozenset[str]) -> list[AnyWorkflow]:
+    """The workflows that clients are offered: those with one of the tags, where any are named."""
+    return [workflow for workflow in found.workflows if not tags or tags & workflow.tags]
+
+
+def _verifier(options: Options) -> TokenVerifier | None:
+    from flux_mcp_server.tokens import Either, SignedTokens, StaticTokens  # noqa: PLC0415 - start-up time: stdio needs none
+
+    verifiers: list[TokenVerifier] = []
+    if options.tokens is not None:
+        static = StaticTokens(Path(options.tokens))
+        if not static.known():
+            raise CannotServe(f"there are no tokens in {options.tokens}: `flux-mcp-server token NAME` makes one.")
+        verifiers.append(static)
+    if options.jwt_issuer and options.jwks_url:
+        verifiers.append(SignedTokens(options.jwt_issuer, options.jwt_audience or "", options.jwks_url))
+    return Either(verifiers) if verifiers else None
+
+
+def found_in(targets: Sequence[str]) -> Discovery:
     here = Path.cwd()
     if not targets and here in (Path.home(), Path(here.anchor)):  # where desktop clients start their servers
         raise CannotServe(
             f"no workflows are named, and {here} is no place to look for them: name files, folders or modules."
         )
     found = discover(targets or ["."])
-    for problem in found.problems:
-        sys.stderr.write(f"flux-mcp-server: {problem.path} is not served: {problem.summary}\n{problem.traceback}")
+    _say_problems(found)
     if not found.workflows:
         sys.stderr.write(f"flux-mcp-server: no workflows found in {', '.join(targets) or here}\n")
     return found
+
+
+def _say_problems(found: Discovery) -> None:
+    for problem in found.problems:
+        sys.stderr.write(f"flux-mcp-server: {problem.path} is not served: {problem.summary}\n{problem.traceback}")
 
 
 def _log_to_stderr() -> None:
@@ -106,7 +207,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _address(listening: socket.socket, options: Options) -> str:
     host = f"[{options.host}]" if ":" in options.host else options.host
-    return f"http://{host}:{listening.getsockname()[1]}{options.path}"
+    scheme = "http" if options.tls_cert is None else "https"
+    return f"{scheme}://{host}:{listening.getsockname()[1]}{options.path}"
 
 
 def secret_of(database: str) -> bytes:

@@ -38,6 +38,7 @@ from flux_mcp_server.calls import Call, Desk
 from flux_mcp_server.catalog import Catalog
 from flux_mcp_server.declared import Declared
 from flux_mcp_server.follow import Attendance
+from flux_mcp_server.limits import Limits
 from flux_mcp_server.logs import Logs
 from flux_mcp_server.notices import Listening, Notices, Watch
 from flux_mcp_server.resources import Resources, completion
@@ -80,6 +81,7 @@ _ADVICE: tuple[tuple[type[FluxError], str], ...] = (
 class Served:
     """A server and what it goes by. `declared` is changed by a reload."""
 
+    flux: Flux
     server: Server[Any]
     catalog: Catalog
     notices: Notices
@@ -96,13 +98,20 @@ def make_server(
 
 
 def assemble(
-    flux: Flux, catalog: Catalog, *, name: str, patience: float, secret: bytes, declared: Declared | None = None
+    flux: Flux,
+    catalog: Catalog,
+    *,
+    name: str,
+    patience: float,
+    secret: bytes,
+    declared: Declared | None = None,
+    limits: Limits | None = None,
 ) -> Served:
     desk = Desk(flux, Attendance(), patience, secret)
     methods = TaskMethods(desk, catalog.ending)
     resources = Resources(desk, catalog, lambda: served.declared)
     notices = Notices()
-    surface = _Surface(desk, catalog, methods, resources, notices, Logs(), lambda: served.declared)
+    surface = _Surface(desk, catalog, methods, resources, notices, Logs(), limits or Limits(), lambda: served.declared)
     listening = Listening(notices, surface.watch_resource, surface.watch_task)
     server = DualServer(
         name,
@@ -128,7 +137,7 @@ def assemble(
     add_middleware(server, notices.remember)
     add_middleware(server, older_tasks)
     seal_states(server, secret)
-    served = Served(server, catalog, notices, listening, surface.logs, declared or Declared())
+    served = Served(flux, server, catalog, notices, listening, surface.logs, declared or Declared())
     return served
 
 
@@ -157,6 +166,7 @@ class _Surface:
     resources: Resources
     notices: Notices
     logs: Logs
+    limits: Limits
     declared: Callable[[], Declared]
 
     # -- tools --------------------------------------------------------------------------------------------------------
@@ -172,7 +182,8 @@ class _Surface:
         call.logs = self.logs
         call.caller.require(offer.scope)
         try:
-            reply = await offer.handler(call)
+            with self.limits.admitted(call.caller):
+                reply = await offer.handler(call)
         except (InvalidInput, ExecutionError, NotStorable, NotReadable) as exc:
             return results.error(_advised(exc))
         except MCPError:

@@ -10,16 +10,22 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import anyio
 import uvicorn
 from mcp.server import Server
+from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.settings import AuthSettings
 from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
+from starlette.requests import Request as HttpRequest
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 
 from flux_mcp_server.streams import Sent
 from flux_mcp_server.wire import Wire
@@ -29,7 +35,7 @@ log = logging.getLogger("flux.mcp")
 LONGEST_LINE = 64 * 1024 * 1024  # bytes of one message
 CHUNK = 64 * 1024
 RETRY = 1000  # milliseconds after which a client whose stream was cut comes back
-DRAIN = 1  # seconds that open HTTP calls may take to end when the server stops
+PARENT = 1.0  # seconds between two looks at who our parent is
 
 
 async def serve_stdio(server: Server[Any], wire: Wire, stopping: asyncio.Event) -> None:
@@ -38,35 +44,122 @@ async def serve_stdio(server: Server[Any], wire: Wire, stopping: asyncio.Event) 
     await writing.open()
     async with stdio_server(cast(Any, reading), cast(Any, writing)) as (received, sent):
         serving = asyncio.ensure_future(server.run(received, sent, server.create_initialization_options()))
+        watching = asyncio.ensure_future(_orphaned(stopping))
         await _until(serving, stopping)
+        watching.cancel()
         reading.close()
 
 
+async def _orphaned(stopping: asyncio.Event) -> None:
+    """Set `stopping` when our parent is gone, although somebody else still holds the other end of our pipes."""
+    parent = os.getppid()
+    while os.getppid() == parent:  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(PARENT)
+    log.warning("the process that started the server is gone: stopping")
+    stopping.set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Http:
+    """How HTTP is served. `issuer` is whose tokens clients have to bring, where one is known; `public_url` is what clients call us;
+    `is_ready` says whether new work is welcome; `drain` is how many seconds open calls may take to end when the server stops."""
+
+    verifier: TokenVerifier | None = None
+    issuer: str | None = None
+    public_url: str | None = None
+    allow_hosts: Sequence[str] = ()
+    stateless: bool = False
+    most_body: int = 4 * 1024 * 1024
+    drain: float = 1.0
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    is_ready: Callable[[], Awaitable[bool]] | None = None
+
+
 async def serve_http(
-    server: Server[Any], listening: socket.socket, *, host: str, path: str, stopping: asyncio.Event
+    server: Server[Any],
+    listening: socket.socket,
+    *,
+    host: str,
+    path: str,
+    stopping: asyncio.Event,
+    http: Http | None = None,
+    ending: Callable[[], None] | None = None,
 ) -> None:
-    """Serve any number of clients, until `stopping` is set. Hosts and origins are checked: `host` is a name of this machine."""
-    names = [f"{name}:*" for name in dict.fromkeys((_bracketed(host), "127.0.0.1", "localhost", "[::1]"))]
-    security = TransportSecuritySettings(
-        enable_dns_rebinding_protection=True,
-        allowed_hosts=names,
-        allowed_origins=[f"http://{name}" for name in names],
-    )
+    """Serve any number of clients, until `stopping` is set: then `ending` is called, which ends what would never end.
+
+    Hosts and origins are checked: `host` is a name of this machine."""
+    how = http or Http()
     app = server.streamable_http_app(
         streamable_http_path=path,
         host=host,
-        transport_security=security,
-        event_store=Sent(),
+        transport_security=_security(host, how),
+        event_store=None if how.stateless else Sent(),
         retry_interval=RETRY,
+        stateless_http=how.stateless,
+        max_request_body_size=how.most_body,
+        auth=_auth_settings(how),
+        token_verifier=how.verifier,
+        custom_starlette_routes=_health(how, stopping),
     )
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=DRAIN, lifespan="on")
-    http = _Uvicorn(config)
-    serving = asyncio.ensure_future(http.serve(sockets=[listening]))
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=max(1, round(how.drain)),
+        lifespan="on",
+        ssl_certfile=how.tls_cert,
+        ssl_keyfile=how.tls_key,
+    )
+    uvicorn_server = _Uvicorn(config)
+    serving = asyncio.ensure_future(uvicorn_server.serve(sockets=[listening]))
     stopped = asyncio.ensure_future(stopping.wait())
     await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
-    http.should_exit = True
+    if ending is not None:
+        ending()
+    uvicorn_server.should_exit = True
     stopped.cancel()
     await serving
+
+
+def _security(host: str, how: Http) -> TransportSecuritySettings:
+    public = [] if how.public_url is None else [urlsplit(how.public_url).netloc]
+    names = dict.fromkeys((_bracketed(host), "127.0.0.1", "localhost", "[::1]", *how.allow_hosts))
+    ports = [f"{name}:*" for name in names]
+    hosts = [*ports, *how.allow_hosts, *public]
+    return TransportSecuritySettings(
+        enable_dns_rebinding_protection=True,
+        allowed_hosts=hosts,
+        allowed_origins=[f"{scheme}://{name}" for name in hosts for scheme in ("http", "https")],
+    )
+
+
+def _auth_settings(how: Http) -> AuthSettings | None:
+    """With an issuer its name is published, so that clients find their way to it; a static token is given by hand."""
+    if how.verifier is None:
+        return None
+    issued = how.issuer is not None and how.public_url is not None
+    return AuthSettings(
+        issuer_url=cast(Any, how.issuer or how.public_url or "http://localhost"),
+        resource_server_url=cast(Any, how.public_url if issued else None),
+        validate_token_resource=False,  # the verifier has looked at the audience
+    )
+
+
+def _health(how: Http, stopping: asyncio.Event) -> list[Route]:
+    """`/health`: the process turns. `/ready`: it takes new work, and its database answers."""
+
+    async def health(_: HttpRequest) -> PlainTextResponse:
+        return PlainTextResponse("ok")
+
+    async def ready(_: HttpRequest) -> PlainTextResponse:
+        if stopping.is_set():
+            return PlainTextResponse("stopping", 503)
+        if how.is_ready is not None and not await how.is_ready():
+            return PlainTextResponse("the database does not answer", 503)
+        return PlainTextResponse("ready")
+
+    return [Route("/health", health), Route("/ready", ready)]
 
 
 def _bracketed(host: str) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from mcp_types import ListToolsResult
 from pydantic import BaseModel, Field
 
 from flux import ExecutionContext, Workflow, pause, workflow
 from flux.discovery import discover
 from flux.errors import DefinitionError
+from flux_mcp_server.auth import OPEN
 from flux_mcp_server.catalog import Catalog, tool_name
-from tests.mcp.serving import ERAS, Era, client_of, serving
+from tests.mcp.serving import ERAS, Era, client_of, data_of, serving, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -205,3 +208,85 @@ async def test_the_list_of_tools_is_sorted_the_same_every_time_and_may_be_kept()
         assert names == sorted(names)
         assert json.dumps(first.model_dump(mode="json")) == json.dumps(second.model_dump(mode="json"))
         assert first.ttl_ms == 60_000
+
+
+# -- what a workflow says of itself ------------------------------------------------------------------------------------
+
+
+def tool_of(workflow: Workflow[Any, Any]) -> Any:
+    offer = Catalog([workflow]).get(tool_name(workflow.name))
+    assert offer is not None
+    return offer.tool
+
+
+def test_a_workflow_tells_its_nature_and_what_it_does_not_tell_is_taken_for_the_worst() -> None:
+    nature = tool_of(named("plain")).annotations
+    assert (nature.read_only_hint, nature.destructive_hint, nature.idempotent_hint, nature.open_world_hint) == (
+        *(False, True),
+        *(False, True),
+    )
+    icon = {"src": "https://example.com/i.png", "mimeType": "image/png", "sizes": ["48x48"]}
+    told = named("told").with_options(read_only=True, open_world=False, icons=[icon], title="Told")
+    nature = tool_of(told).annotations
+    assert (nature.read_only_hint, nature.destructive_hint, nature.idempotent_hint, nature.open_world_hint) == (
+        *(True, False),
+        *(True, False),
+    )
+    assert tool_of(told).title == "Told"
+    assert tool_of(told).icons[0].mime_type == "image/png"
+    with pytest.raises(DefinitionError, match="icons of workflow 'bad'"):
+        Catalog([named("bad").with_options(icons=[{"nothing": 1}])])
+
+
+SCHEMA = {"type": "object", "properties": {"n": {"type": "integer", "$comment": "kept"}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_schema_that_is_given_is_listed_word_for_word_and_holds(era: Era) -> None:
+    @workflow.with_options(input_schema=SCHEMA)
+    async def by_hand(ctx: ExecutionContext[dict[str, Any]]) -> Any:
+        return ctx.input
+
+    async with serving(by_hand) as server, client_of(server, era) as client:
+        tool = next(tool for tool in (await client.list_tools()).tools if tool.name == "by_hand")
+        assert tool.input_schema == SCHEMA
+        assert data_of(await client.call_tool("by_hand", {"n": 1, "more": 2})) == {"n": 1, "more": 2}
+        wrong = await client.call_tool("by_hand", {"n": "one"})
+        assert wrong.is_error
+        assert "n: 'one' is not of type 'integer'" in text_of(wrong)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_of_many_workflows_none_is_listed_but_two_tools_find_and_run_them(era: Era) -> None:
+    @workflow
+    async def send_parcel(ctx: ExecutionContext[str]) -> str:
+        """Send a parcel to somebody."""
+        return f"sent to {ctx.input}"
+
+    many = [send_parcel, *(named(f"other_{n}", "About letters.") for n in range(50))]
+    async with serving(*many) as server, client_of(server, era) as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        assert names >= {"search_workflows", "run_workflow"}
+        assert len(names) == 8
+        found = data_of(await client.call_tool("search_workflows", {"query": "parcel"}))
+        assert [row["name"] for row in found["workflows"]] == ["send_parcel"]
+        assert found["workflows"][0]["input_schema"]["properties"] == {"input": {"type": "string"}}
+        assert data_of(await client.call_tool("search_workflows", {"query": "letters", "limit": 3}))["total"] == 50
+        ran = await client.call_tool("run_workflow", {"workflow": "send_parcel", "input": {"input": "Ada"}})
+        assert text_of(ran) == "sent to Ada"
+        lost = await client.call_tool("run_workflow", {"workflow": "nothing", "input": {}})
+        assert "search_workflows finds those there are" in text_of(lost)
+
+
+def test_a_hidden_workflow_is_not_listed() -> None:
+    catalog = Catalog([named("seen"), named("unseen").with_options(hidden=True)])
+    assert "unseen" not in catalog.names()
+    assert catalog.get("unseen") is not None
+
+
+def test_a_hundred_workflows_are_listed_within_50_milliseconds_the_same_every_time() -> None:
+    catalog = Catalog([named(f"w{n}") for n in range(100)], most_listed=1000)
+    began = time.monotonic()
+    first, second = (ListToolsResult(tools=catalog.tools_for(OPEN)).model_dump_json() for _ in range(2))
+    assert (time.monotonic() - began) / 2 < 0.05
+    assert first == second

@@ -82,7 +82,7 @@ def test_a_whole_disk_is_never_searched_for_workflows() -> None:
         (["--transport", "smoke"], "argument --transport: should be stdio or http, not 'smoke'"),
         (["--wait", "-1"], "argument --wait: should be a number of seconds, not '-1'"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
-        (["--transport", "http", "--host", "0.0.0.0"], "this version knows no authentication"),
+        (["--transport", "http", "--host", "0.0.0.0"], "nobody would have to say who they are"),
         (["no_such_file.py"], "There is no no_such_file.py"),
         (["hello.txt"], "hello.txt is no Python file"),
         ([str(ROOT / "examples" / "hello_world.py"), "--database", "."], "it is a folder"),

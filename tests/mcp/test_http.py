@@ -25,10 +25,10 @@ SERVED = Path(__file__).with_name("served.py")
 
 
 @contextmanager
-def http_server(folder: Path) -> Generator[tuple[subprocess.Popen[str], str]]:
+def http_server(folder: Path, *more: str) -> Generator[tuple[subprocess.Popen[str], str]]:
     """The process and its URL."""
     server = stdio_parameters(
-        *(SERVED, "--transport", "http", "--port", "0"), folder=folder, env={"TRACE": str(folder / "trace.txt")}
+        *(SERVED, "--transport", "http", "--port", "0", *more), folder=folder, env={"TRACE": str(folder / "trace.txt")}
     )
     running = subprocess.Popen(
         [server.command, *server.args], cwd=server.cwd, env=server.env, stderr=subprocess.PIPE, text=True
