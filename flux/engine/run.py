@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from typing import Any, cast
@@ -62,6 +63,7 @@ class Run:
         self.publish = publish
         self.journal = Journal(store, clock, lease, history, notice=self._notice, broken=self._broken)
         self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self.context: Any = None  # what the body is given
         self.unwinding = False
         self.stopped: Exception | None = None  # why the run ended here without its execution having come to rest
@@ -251,8 +253,13 @@ class Run:
 
     def tell(self, task: str | None, value: Any) -> None:
         """Publish progress, from any thread. What a replay says has been said before."""
-        if not is_replaying():
-            self._loop.call_soon_threadsafe(self.publish, Progress(execution_id=self.id, task=task, value=value))
+        if is_replaying():
+            return
+        progress = Progress(execution_id=self.id, task=task, value=value)
+        if threading.get_ident() == self._thread:
+            self.publish(progress)
+        else:
+            self._loop.call_soon_threadsafe(self.publish, progress)
 
     def asks(self, pause: str) -> None:
         """Publish that a question is open: whoever follows need not wait until all else is quiet."""
