@@ -29,13 +29,13 @@ def in_a_thread(seconds: float) -> float:
 
 
 @workflow
-async def pipeline_workflow(ctx: ExecutionContext[float]) -> float:
+async def timed_pipeline(ctx: ExecutionContext[float]) -> float:
     """A chain takes as long as all its steps together."""
     return await pipeline(fast_task, slow_task, fast_task, input=ctx.input)
 
 
 @workflow
-async def parallel_workflow(ctx: ExecutionContext[float]) -> list[float]:
+async def grouped_tasks(ctx: ExecutionContext[float]) -> list[float]:
     """Independent tasks take as long as the slowest; in groups, no more of them run at once than you like."""
     group1 = await parallel(slow_task(ctx.input), in_a_thread(ctx.input), in_a_thread(ctx.input))
     group2 = await parallel(*[fast_task(ctx.input) for _ in range(3)], max_concurrent=2)
@@ -58,7 +58,7 @@ async def handle_error(checked: dict[str, Any]) -> str:
 
 
 @workflow
-async def graph_workflow(ctx: ExecutionContext[dict[str, Any]]) -> dict[str, Any]:
+async def optimized_graph(ctx: ExecutionContext[dict[str, Any]]) -> dict[str, Any]:
     """Validate first: what follows runs only where it is needed."""
     graph = (
         Graph("optimized_flow")
@@ -75,7 +75,7 @@ async def graph_workflow(ctx: ExecutionContext[dict[str, Any]]) -> dict[str, Any
 
 
 if __name__ == "__main__":
-    for each in (pipeline_workflow, parallel_workflow):
+    for each in (timed_pipeline, grouped_tasks):
         began = time.perf_counter()
         print(each.name, each.run(1.0).output, f"{time.perf_counter() - began:.1f} s")
-    print(graph_workflow.run({"value": 21}).output, graph_workflow.run({}).output)
+    print(optimized_graph.run({"value": 21}).output, optimized_graph.run({}).output)

@@ -104,8 +104,8 @@ def test_the_patterns_give_what_they_say(script: str, said: str) -> None:
 
 def test_grouped_work_and_a_graph_that_validates_first() -> None:
     lines = output("performance.py").splitlines()
-    assert lines[0].startswith("pipeline_workflow 1.0 ")
-    assert lines[1].startswith("parallel_workflow [1.0, 1.0, 1.0, 1.0, 1.0, 1.0] ")
+    assert lines[0].startswith("timed_pipeline 1.0 ")
+    assert lines[1].startswith("grouped_tasks [1.0, 1.0, 1.0, 1.0, 1.0, 1.0] ")
     assert lines[2] == "{'process': 42} {'error': \"no value in {'valid': False}\"}"
 
 
