@@ -1,0 +1,218 @@
+"""The `flux` command as people and programs use it: real processes on a real file."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FLUX = [sys.executable, "-m", "flux.cli"]
+
+CODE = '''
+import os
+from enum import Enum
+from pydantic import BaseModel
+from flux import ExecutionContext, interval, pause, task, workflow
+from flux.tasks import Graph, progress
+
+class Size(Enum):
+    SMALL = "small"
+    LARGE = "large"
+
+class Answer(BaseModel):
+    agreed: bool
+    size: Size = Size.SMALL
+
+def note(line: str) -> None:
+    with open(os.environ["LEDGER"], "a") as file:
+        file.write(line + "\\n")
+
+@task
+async def step(name: str) -> str:
+    note(name)
+    return name
+
+@task
+def slow(number: int) -> int:
+    import time
+    note(f"slow {number}")
+    time.sleep(0.02)
+    return number
+
+@workflow
+async def greet(ctx: ExecutionContext[str]) -> dict[str, str]:
+    """Greet somebody."""
+    progress("on the way")
+    return {"said": await step(f"Hello, {ctx.input}")}
+
+@workflow.with_options(schedule=interval(hours=1))
+async def asks(ctx: ExecutionContext[None]) -> list[str]:
+    """Ask one thing."""
+    before = await step("before")
+    answer = await pause("agree", response=Answer, message="Do you agree?")
+    return [before, str(answer.agreed), answer.size.value]
+
+@workflow
+async def long(ctx: ExecutionContext[int]) -> int:
+    return sum([await slow(number) for number in range(ctx.input)])
+
+@workflow
+async def fails(ctx: ExecutionContext[str]) -> None:
+    await step("tried")
+    raise ValueError(f"{ctx.input} went wrong")
+
+way = Graph("way").add_node("first", step).add_node("last", step).add_edge("first", "last")
+way.start_with("first").end_with("last")
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "flows.py").write_text(CODE)
+    monkeypatch.setenv("LEDGER", str(tmp_path / "ledger"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def flux(*arguments: str, exits: int = 0, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*FLUX, *arguments],
+        input=text,
+        stdin=None if text else subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == exits, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def read(*arguments: str) -> Any:
+    return json.loads(flux(*arguments, "--json").stdout)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_run_prints_its_result_alone_and_tells_the_rest_beside_it() -> None:
+    done = flux("run", "flows.py:greet", "Ada", "--id", "one")
+    assert json.loads(done.stdout) == {"said": "Hello, Ada"}
+    assert "on the way" in done.stderr
+    assert "completed" in done.stderr
+    assert flux("run", "flows.py:greet", '"Ada"').stdout == done.stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_pause_is_shown_with_the_command_that_answers_it_and_a_wrong_answer_is_refused() -> None:
+    asked = flux("run", "flows.py:asks", "--id", "ask-me", exits=3)
+    assert "Do you agree?" in asked.stderr
+    assert "flux resume ask-me" in asked.stderr
+    refused = flux("resume", "ask", '{"agreed": "perhaps"}', exits=2)
+    assert "agreed" in refused.stderr
+    done = flux("resume", "ask", '{"agreed": true, "size": "large"}')
+    assert json.loads(done.stdout) == ["before", "True", "large"]
+    assert Path("ledger").read_text() == "before\n"
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_failure_is_told_without_a_traceback_and_can_be_retried() -> None:
+    failed = flux("run", "flows.py:fails", "all", "--id", "bad", exits=1)
+    assert "ValueError: all went wrong" in failed.stderr
+    again = flux("retry", "bad", exits=1)
+    assert "all went wrong" in again.stderr
+    assert Path("ledger").read_text() == "tried\n"
+
+
+@pytest.mark.usefixtures("folder")
+def test_executions_are_listed_and_shown_for_people_and_for_programs() -> None:
+    flux("run", "flows.py:greet", "Ada", "--id", "one")
+    flux("run", "flows.py:asks", "--id", "two", exits=3)
+    rows = read("list")
+    assert [(row["execution_id"], row["status"]) for row in rows] == [("two", "paused"), ("one", "completed")]
+    assert [row["execution_id"] for row in read("list", "--status", "paused")] == ["two"]
+    shown = read("show", "one")
+    assert (shown["workflow"], shown["output"]) == ("greet", {"said": "Hello, Ada"})
+    assert "TASK_COMPLETED" in flux("show", "one", "--events").stdout
+    assert "step" in flux("show", "one", "--timeline").stdout
+    assert "Do you agree?" in flux("show", "two").stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_an_execution_is_forked_suspended_cancelled_and_pruned() -> None:
+    flux("run", "flows.py:asks", "--id", "two", exits=3)
+    forked = flux("fork", "two", exits=3)
+    assert "Do you agree?" in forked.stderr
+    assert Path("ledger").read_text() == "before\n"
+    flux("cancel", "two", "--reason", "enough")
+    assert read("show", "two")["status"] == "cancelled"
+    assert "--yes" in flux("prune", "--older-than", "0s", exits=2).stderr
+    assert read("prune", "--older-than", "0s", "--yes") == {"deleted": 1}
+
+
+def test_control_c_lets_go_and_what_was_finished_is_not_done_again(folder: Path) -> None:
+    process = subprocess.Popen([*FLUX, "run", "flows.py:long", "60", "--id", "long"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    ledger = folder / "ledger"
+    while time.monotonic() < deadline and not (ledger.exists() and ledger.read_text().count("\n") > 5):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "flux resume long" in said
+    done = flux("resume", "long")
+    assert done.stdout.strip() == str(sum(range(60)))
+    assert 60 <= len(ledger.read_text().splitlines()) <= 61
+
+
+@pytest.mark.usefixtures("folder")
+def test_workflows_graphs_and_schedules_of_a_file_are_shown() -> None:
+    listed = read("workflows", "flows.py")
+    assert {row["name"] for row in listed["workflows"]} == {"greet", "asks", "long", "fails"}
+    assert "last" in flux("graph", "flows.py").stdout
+    assert "flowchart TD" in flux("graph", "flows.py", "--mermaid").stdout
+    flux("run", "flows.py:greet", "Ada")
+    flux("schedule", "pause", "asks", "--from", "flows.py")
+    assert "paused" in flux("schedule", "list", "flows.py").stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_secrets_are_kept_and_never_shown() -> None:
+    flux("secrets", "set", "TOKEN", text="very-secret-value\n")
+    listed = flux("secrets", "list")
+    assert "TOKEN" in listed.stdout
+    assert "very-secret" not in listed.stdout + listed.stderr
+    flux("secrets", "remove", "TOKEN")
+    assert "TOKEN" not in flux("secrets", "list").stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_doctor_finds_a_damaged_database() -> None:
+    assert "will be made" in flux("doctor").stdout
+    flux("run", "flows.py:greet", "Ada")
+    assert {check["grade"] for check in read("doctor")} == {"ok"}
+    Path(os.environ["FLUX_DATABASE"]).write_bytes(b"no database at all, but long enough to look at" * 50)
+    assert flux("doctor", exits=1).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "nowhere.py"), "nowhere.py"),
+        (("run", "flows.py:nobody"), "nobody"),
+        (("run", "flows.py"), "greet"),
+        (("run", "flows.py:long", "many"), "integer"),
+        (("show", "nothing"), "database"),
+        (("run", "flows.py:greet", "x", "--no-such-option"), "--no-such-option"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_a_mistake_is_answered_by_one_clear_sentence(arguments: tuple[str, ...], said: str) -> None:
+    assert said in flux(*arguments, exits=2).stderr
