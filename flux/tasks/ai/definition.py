@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from flux import schema
+from flux.errors import ModelError
 from flux.tasks.ai.budget import Budget
 from flux.tasks.ai.memory import WorkingMemory
 from flux.tasks.ai.tools import Tool
 
 Effort = Literal["minimal", "low", "medium", "high"]
 
-RETRIES: Mapping[str, Any] = {"retry_max_attempts": 2, "retry_delay": 1.0, "retry_backoff": 2.0}
+RETRIES: Mapping[str, Any] = {"retry_max_attempts": 2, "retry_delay": 1.0, "retry_backoff": 2.0, "retry_on": ModelError}
 """How requests are retried: only those that the provider did not answer; one that it refuses is not asked again."""
 
 
