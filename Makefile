@@ -60,5 +60,6 @@ $(VENV)/conformance/installed: $(VENV)/installed
 	@echo "Fetching the conformance suites ..."
 	@mkdir -p $(VENV)/conformance/old $(VENV)/conformance/new
 	@npm install --silent --no-audit --no-fund --prefix $(VENV)/conformance/old @modelcontextprotocol/conformance@0.1.16
-	@npm install --silent --no-audit --no-fund --prefix $(VENV)/conformance/new node@22 @modelcontextprotocol/conformance@0.2.0-alpha.12
+	@npm install --silent --no-audit --no-fund --prefix $(VENV)/conformance/new node@22 @modelcontextprotocol/conformance@0.2.0-alpha.12 \
+		@modelcontextprotocol/sdk@1.32.2 @modelcontextprotocol/client@2.3.1 @modelcontextprotocol/ext-tasks@0.2.2
 	@touch $@

@@ -40,6 +40,7 @@ from flux_mcp_server.results import Reply
 
 JOIN_WITHIN = 24 * 3600.0  # seconds for which a call that was lost may be made again and find its execution
 MOST_TRIES = 3  # answers to one question that may be wrong before the question becomes a handle
+SETTLE = 0.1  # seconds that a question waits for others, to be asked together
 GRACE = 0.05  # seconds in which a workflow may finish, or ask, before its call is answered by a task
 
 IDEMPOTENCY_KEY = "flux/idempotencyKey"
@@ -270,8 +271,10 @@ class _Conversation:
         while True:
             self.relay.asked.clear()
             execution = await flux.get(id)
-            if execution.is_running and self._askable(execution):
-                return execution
+            if execution.is_running and self._askable(execution):  # give others that are about to ask the time to do so
+                settled = await at_rest(flux, id, deadline=min(self.call.deadline, time.monotonic() + SETTLE))
+                if not settled.is_running or self._askable(settled):
+                    return settled
             resting = asyncio.ensure_future(at_rest(flux, id, deadline=self.call.deadline))
             asked = asyncio.ensure_future(self.relay.asked.wait())
             try:

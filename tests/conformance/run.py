@@ -1,4 +1,4 @@
-"""Runs the official conformance suites against our server: what `make conformance` does after it has installed them.
+"""What `make conformance` does: the official suites, and official clients that know tasks, against our server.
 
 `python tests/conformance/run.py FOLDER` where FOLDER has `old/` and `new/`, each with the packages of one version, and node.
 """
@@ -24,6 +24,7 @@ SUITES: tuple[tuple[str, Sequence[str]], ...] = (
     ("new", ["--requirements", "2026-07-28"]),
     *(("new", ["--scenario", f"tasks-{name}"]) for name in TASKS),
 )
+CLIENTS = ("older_tasks.mjs", "tasks.mjs")
 STARTS_WITHIN = 30.0  # seconds
 RUNS_WITHIN = 300.0
 
@@ -35,10 +36,12 @@ def main(folder: Path) -> int:
     try:
         _wait_for(port)
         failed = [f"{name} {' '.join(options)}" for name, options in SUITES if not _passes(folder, name, options, port)]
+        failed += [script for script in CLIENTS if not _drives(folder, script, port)]
     finally:
         serving.terminate()
         serving.wait()
-    _say(f"{len(SUITES) - len(failed)} of {len(SUITES)} runs passed" + "".join(f"\n  not: {each}" for each in failed))
+    every = len(SUITES) + len(CLIENTS)
+    _say(f"{every - len(failed)} of {every} runs passed" + "".join(f"\n  not: {each}" for each in failed))
     return 1 if failed else 0
 
 
@@ -66,6 +69,17 @@ def _passes(folder: Path, name: str, options: Sequence[str], port: int) -> bool:
     _say(f"{name} {' '.join(options)}: {' '.join(told[-1:]) or 'no result'}")
     if ran.returncode:
         _say("\n".join(ran.stdout.splitlines()[-60:]) + ran.stderr)
+    return ran.returncode == 0
+
+
+def _drives(folder: Path, script: str, port: int) -> bool:
+    """Whether an official client drives our tasks as its script says."""
+    path, url = Path(__file__).with_name("clients") / script, f"http://127.0.0.1:{port}/mcp"
+    node = folder.resolve() / "new/node_modules/.bin/node"
+    ran = subprocess.run(
+        [node, path, url], cwd=folder / "new", capture_output=True, text=True, timeout=RUNS_WITHIN, check=False
+    )
+    _say(f"{script}: {(ran.stdout + ran.stderr).strip()}")
     return ran.returncode == 0
 
 

@@ -146,6 +146,13 @@ async def test_questions_that_are_open_together_are_each_answered(era: Era) -> N
         assert data_of(await client.call_tool("both")) == {"result": [7, True]}
 
 
+async def test_questions_that_are_open_together_are_asked_together() -> None:
+    async with serving(both) as server, client_of(server, "2026-07-28", elicitation=User().callback) as client:
+        asked = await first_round(client, "both", {})
+        assert asked.input_requests is not None
+        assert set(asked.input_requests) == {"left", "right"}
+
+
 @pytest.mark.parametrize("era", ERAS)
 async def test_one_name_asked_twice_is_two_questions(era: Era) -> None:
     user = User({"answer": "first"}, {"answer": "second"})
