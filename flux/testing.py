@@ -86,14 +86,16 @@ async def settle(turns: int = 50) -> None:
 async def store_holding(execution_id: str, history: Sequence[Event]) -> MemoryStore:
     """A database in which the execution stands as its first facts have it, and whose process is gone."""
     store = MemoryStore()
+    await fill(store, execution_id, history)
+    return store
+
+
+async def fill(store: MemoryStore, execution_id: str, history: Sequence[Event]) -> None:
     state = fold(execution_id, history)
     if state is None:
         raise ValueError("a history begins with ExecutionStarted")
     head = Head(status=state.status, updated_at=state.updated_at, wake_at=state.wake_at)
-    await store.create(execution_id, history[:1], head=head, owner=None, ttl=0)
-    if history[1:]:
-        await store.post(execution_id, history[1:], seen=1, head=head)
-    return store
+    await store.create(execution_id, history, head=head, owner=None, ttl=0)
 
 
 def exported(execution_id: str, history: Sequence[Event]) -> str:
@@ -114,16 +116,22 @@ async def to_the_end(
     """Drive an execution until it has finished: give each pause the answer of its name, and let each sleep pass."""
     execution = await flux.get(execution_id)
     while not execution.has_finished:
-        if execution.is_running:
-            await _let_it_run(flux, execution_id, clock)
-        elif execution.pauses:
-            pause = execution.pauses[0]
-            await flux.answer(execution_id, (answers or {}).get(pause.name), pause=pause.id)
-        else:
-            await _let_it_sleep(execution, clock)
-            await flux.go_on(execution_id)
+        await _step(flux, execution, answers, clock)
         execution = await flux.get(execution_id)
     return execution
+
+
+async def _step(
+    flux: Flux, execution: ExecutionContext[Any], answers: Mapping[str, Any] | None, clock: FakeClock | None
+) -> None:
+    if execution.is_running:
+        await _let_it_run(flux, execution.execution_id, clock)
+    elif execution.pauses:
+        pause = execution.pauses[0]
+        await flux.answer(execution.execution_id, (answers or {}).get(pause.name), pause=pause.id)
+    else:
+        await _let_it_sleep(execution, clock)
+        await flux.go_on(execution.execution_id)
 
 
 async def _let_it_sleep(execution: ExecutionContext[Any], clock: FakeClock | None) -> None:
@@ -159,6 +167,39 @@ async def crash_at_every_fact(
                 f"{again.output!r}, without one as {whole.status} with {whole.output!r}"
             )
     return whole
+
+
+async def always_replay(
+    workflow: Workflow[Any, Any], input: Any = None, *, answers: Mapping[str, Any] | None = None
+) -> ExecutionContext[Any]:
+    """Run a workflow through as many processes as it writes down steps: each dies after its
+    first, with the next one in flight. Returns the finished
+    execution with its events. Raises AssertionError when one gets no further than the one before."""
+    id, clock = "always", FakeClock()
+    store = FailingStore()
+    store.fails = True
+    async with Flux(workflows=[workflow], store=store, clock=clock, recover=False) as flux:
+        await flux.start(workflow, input, execution_id=id)
+    history = await store.load(id)
+    while True:
+        lived, history = history, await _one_life(workflow, id, history, answers)
+        last = fold(id, history)
+        if last is not None and last.status.is_final:
+            return await replayed_from(workflow, id, history)
+        if len(history) <= len(lived):
+            raise AssertionError(f"a new process gets no further than fact {len(history)} ({history[-1]})")
+
+
+async def _one_life(
+    workflow: Workflow[Any, Any], id: str, history: Sequence[Event], answers: Mapping[str, Any] | None
+) -> list[Event]:
+    """What the history is after a process has written once more, or has come to rest and been answered."""
+    clock, store = FakeClock(history[-1].at), MortalStore()
+    await store.take(id, history)
+    async with Flux(workflows=[workflow], store=store, clock=clock, recover=False) as flux:
+        while not store.fails and len(await store.load(id)) == len(history):
+            await _step(flux, await flux.get(id), answers, clock)
+    return await store.load(id)
 
 
 async def replayed_from(
@@ -206,6 +247,27 @@ class FailingStore(MemoryStore):
         if self.fails:
             raise StoreError("the disk is full")
         await super().append(id, events, expected=expected, lease=lease, head=head, release=release)
+
+
+class MortalStore(FailingStore):
+    """A database whose process dies once it has written."""
+
+    async def take(self, execution_id: str, history: Sequence[Event]) -> None:
+        """Hold an execution as another process has left it."""
+        await fill(self, execution_id, history)
+
+    async def append(
+        self,
+        id: str,
+        events: Sequence[Event],
+        *,
+        expected: int,
+        lease: Lease,
+        head: Head | None = None,
+        release: bool = False,
+    ) -> None:
+        await super().append(id, events, expected=expected, lease=lease, head=head, release=release)
+        self.fails = True
 
 
 def __getattr__(name: str) -> Any:

@@ -94,4 +94,3 @@ class _GivingWay:
         time.sleep(_MOMENT)
         self._pause = min(self._pause * 1.1, _RARELY)
         self._timer = self._loop.call_later(self._pause, self._give_way)
-
