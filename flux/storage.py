@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -79,6 +79,21 @@ class LocalFileStorage:
         if sha256(content).hexdigest() != reference:
             raise NotReadable(f"A stored value is damaged: the file {path} is not what was written.")
         return Json(content.decode())
+
+    async def stream(self, reference: str, *, size: int = 1 << 16) -> AsyncGenerator[bytes]:
+        """The stored text (JSON, UTF-8) in pieces of at most `size` bytes, for what does not fit into memory. Raises
+        NotReadable, at the end when the file has been changed."""
+        path, digest = self._path(reference), sha256()
+        try:
+            file = await asyncio.to_thread(path.open, "rb")
+        except OSError as exc:
+            raise NotReadable(f"A stored value is gone: the file {path} cannot be read ({exc.strerror}).") from exc
+        with file:
+            while piece := await asyncio.to_thread(file.read, size):
+                digest.update(piece)
+                yield piece
+        if digest.hexdigest() != reference:
+            raise NotReadable(f"A stored value is damaged: the file {path} is not what was written.")
 
     def _path(self, reference: str) -> Path:
         if not reference.isalnum():

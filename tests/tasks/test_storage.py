@@ -198,3 +198,15 @@ async def test_a_workflow_may_keep_its_results_elsewhere_too(tmp_path: Path) -> 
         assert done.output == {"result": 1}
         assert '"result"' not in str(await flux.history(done.execution_id))
         assert (await flux.run(parent)).output == {"result": 2}
+
+
+async def test_a_stored_value_can_be_read_in_pieces(tmp_path: Path) -> None:
+    storage = LocalFileStorage(tmp_path)
+    reference = await storage.store("any", Json('"' + "x" * 1000 + '"'))
+    pieces = [piece async for piece in storage.stream(reference, size=300)]
+    assert [len(piece) for piece in pieces] == [300, 300, 300, 102]
+    next(tmp_path.rglob("*.json")).write_text("changed")
+    with pytest.raises(NotReadable, match="damaged"):
+        _ = [piece async for piece in storage.stream(reference)]
+    with pytest.raises(NotReadable, match="gone"):
+        _ = [piece async for piece in storage.stream("0" * 64)]
