@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flux import ExecutionContext, Flux, task, workflow
-from flux.errors import DefinitionError, ModelError, ModelNotReady, ModelRefused, OutputInvalid
+from flux.errors import DefinitionError, ModelNotReady, ModelRefused, OutputInvalid
 from flux.tasks import Graph, parallel
 from flux.tasks.ai import agent
 from flux.testing import ScriptedModel, tool_call
@@ -96,6 +97,18 @@ async def test_when_its_calls_are_used_up_an_agent_has_to_answer(flux: Flux) -> 
     assert last.settings["tool_choice"] == "none"
 
 
+async def test_an_empty_answer_is_asked_for_again(flux: Flux) -> None:
+    model = ScriptedModel(["", "here"])
+    terse = agent("Help.", model=model)
+
+    @workflow
+    async def helps(ctx: ExecutionContext[Any]) -> str:
+        return await terse("Go.")
+
+    assert (await flux.run(helps)).output == "here"
+    assert "it is empty" in model.requests[1].text
+
+
 async def test_a_model_that_never_stops_calling_tools_is_an_error(flux: Flux) -> None:
     model = ScriptedModel([tool_call("search_web", query="x") for _ in range(9)])
     limited = agent("Help.", model=model, tools=[search_web], max_tool_calls=1)
@@ -126,9 +139,9 @@ async def test_retries_are_for_the_request_and_pay_for_nothing_twice(flux: Flux)
     async def helps(ctx: ExecutionContext[Any]) -> str:
         return await steady("Go.")
 
-    done = await flux.run(helps)
-    assert isinstance(done.error, ModelError) or done.output == "done"
+    assert (await flux.run(helps)).output == "done"
     assert calls == ["a"]
+    assert len(model.requests) == 3
 
 
 async def test_a_request_that_is_refused_is_not_made_again(flux: Flux) -> None:
@@ -179,3 +192,9 @@ def test_what_cannot_be_an_agent_is_refused_at_once() -> None:
         agent(search_web, model="ollama/x")  # pyright: ignore[reportArgumentType] - that is the point
     with pytest.raises(DefinitionError, match="cannot be a tool"):
         agent("Help.", model="ollama/x", tools=[3])
+
+
+def test_a_request_is_a_span_where_somebody_collects_them() -> None:
+    program = str(Path(__file__).parent / "traced.py")
+    ran = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.stdout.splitlines() == ["ok", "['chat gpt-x']"], ran.stderr

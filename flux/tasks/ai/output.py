@@ -71,6 +71,8 @@ class Output:
         call = self.call_in(response)
         text = "".join(part.content for part in response.parts if isinstance(part, TextPart))
         if self._type is None:
+            if not text.strip():
+                raise InvalidInput("The answer", [("", "it is empty")])
             return text
         return self._checked(self._parsed(text) if call is None else self._parsed(call.args))
 
@@ -90,5 +92,7 @@ class Output:
         return self._type.validate(value, "The answer")
 
     def correction(self, fault: InvalidInput) -> str:
+        if self._type is None:
+            return f"{fault}\nGive your answer as text."
         asked = json.dumps(self._schema, ensure_ascii=False)
         return f"{fault}\nAnswer again, in JSON that fits this schema and nothing else: {asked}"

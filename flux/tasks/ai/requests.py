@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
+from opentelemetry import trace
 from pydantic_ai.direct import model_request, model_request_stream
 from pydantic_ai.exceptions import AgentRunError, ModelAPIError, ModelHTTPError, UserError
 from pydantic_ai.messages import (
@@ -101,7 +102,11 @@ class Asking:
             if self.definition.stream:
                 return await self._streamed(run, model, messages, parameters)
             return await model_request(
-                model, messages, model_settings=self.settings, model_request_parameters=parameters
+                model,
+                messages,
+                model_settings=self.settings,
+                model_request_parameters=parameters,
+                instrument=_is_traced(),
             )
         except UserError as exc:
             raise ModelRefused(f"The request cannot be made of {model.model_name!r}: {exc}") from exc
@@ -117,13 +122,20 @@ class Asking:
     async def _streamed(
         self, run: Run, model: Model[Any], messages: Sequence[ModelMessage], parameters: ModelRequestParameters
     ) -> ModelResponse:
-        asked = model_request_stream(model, messages, model_settings=self.settings, model_request_parameters=parameters)
+        asked = model_request_stream(
+            model, messages, model_settings=self.settings, model_request_parameters=parameters, instrument=_is_traced()
+        )
         async with asked as stream:
             async for event in stream:
                 told = _told(event)
                 if told is not None:
                     run.tell(self.definition.name, told)
         return stream.get()
+
+
+def _is_traced() -> bool:
+    """Whether somebody collects spans: then each request is one, by the GenAI conventions."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _told(event: Any) -> dict[str, str] | None:
