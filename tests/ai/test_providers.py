@@ -148,6 +148,23 @@ async def test_a_server_of_ones_own_needs_no_key_and_may_have_any_name(flux: Flu
     assert provider.requests[0]["headers"]["authorization"] == "Bearer k"
 
 
+async def test_keys_come_from_the_secret_store_and_settings_reach_the_model(
+    flux: Flux, provider: FakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLUX_SECRET_OPENAI_API_KEY", "kept")
+    provider.reply = lambda body: "ok"
+    thinker = agent("Think.", model="openai/gpt-5-mini", reasoning_effort="low", max_tokens=50)
+
+    @workflow
+    async def thinks(ctx: ExecutionContext[Any]) -> str:
+        return await thinker("Go.")
+
+    assert (await flux.run(thinks)).output == "ok"
+    (request,) = provider.requests
+    assert request["headers"]["authorization"] == "Bearer kept"
+    assert (request["reasoning_effort"], request["max_completion_tokens"]) == ("low", 50)
+
+
 async def test_a_streamed_answer_over_http(flux: Flux, provider: FakeProvider) -> None:
     provider.reply = lambda body: "It is a fine day."
     streamer = agent("Help.", model="ollama/llama3", stream=True)

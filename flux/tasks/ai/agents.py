@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar, Unpack, cast, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, cast, overload
 
 from flux import schema
 from flux.decorators import Task
@@ -57,84 +57,38 @@ class Agent(Task[..., R]):
         return super()._call(args, kwargs, depth=depth + 1)
 
 
+class AgentOptions(TypedDict, total=False):
+    """What `agent` takes besides, for its overloads: see there."""
+
+    name: str | None
+    description: str | None
+    tools: Iterable[Any] | None
+    skills: SkillCatalog | None
+    agents: Sequence[Agent[Any]] | None
+    max_schema_retries: int
+    working_memory: WorkingMemory | None
+    long_term_memory: LongTermMemory | None
+    max_tool_calls: int
+    max_concurrent_tools: int | None
+    max_tokens: int | None
+    budget: Budget | None
+    stream: bool
+    reasoning_effort: Effort | None
+    autonomy: Autonomy | None
+    temperature: float | None
+    model_settings: Mapping[str, Any] | None
+    base_url: str | None
+    api_key: str | None
+
+
+@overload
+def agent(system_prompt: str, *, model: Any, response_format: type[T], **options: Unpack[AgentOptions]) -> Agent[T]: ...
 @overload
 def agent(
-    system_prompt: str,
-    *,
-    model: Any,
-    response_format: type[T],
-    name: str | None = None,
-    description: str | None = None,
-    tools: Iterable[Any] | None = None,
-    skills: SkillCatalog | None = None,
-    agents: Sequence[Agent[Any]] | None = None,
-    max_schema_retries: int = 2,
-    working_memory: WorkingMemory | None = None,
-    long_term_memory: LongTermMemory | None = None,
-    max_tool_calls: int = 10,
-    max_concurrent_tools: int | None = None,
-    max_tokens: int | None = None,
-    budget: Budget | None = None,
-    stream: bool = False,
-    reasoning_effort: Effort | None = None,
-    autonomy: Autonomy | None = None,
-    temperature: float | None = None,
-    model_settings: Mapping[str, Any] | None = None,
-    base_url: str | None = None,
-    api_key: str | None = None,
-) -> Agent[T]: ...
-@overload
-def agent(
-    system_prompt: str,
-    *,
-    model: Any,
-    response_format: None = None,
-    name: str | None = None,
-    description: str | None = None,
-    tools: Iterable[Any] | None = None,
-    skills: SkillCatalog | None = None,
-    agents: Sequence[Agent[Any]] | None = None,
-    max_schema_retries: int = 2,
-    working_memory: WorkingMemory | None = None,
-    long_term_memory: LongTermMemory | None = None,
-    max_tool_calls: int = 10,
-    max_concurrent_tools: int | None = None,
-    max_tokens: int | None = None,
-    budget: Budget | None = None,
-    stream: bool = False,
-    reasoning_effort: Effort | None = None,
-    autonomy: Autonomy | None = None,
-    temperature: float | None = None,
-    model_settings: Mapping[str, Any] | None = None,
-    base_url: str | None = None,
-    api_key: str | None = None,
+    system_prompt: str, *, model: Any, response_format: None = None, **options: Unpack[AgentOptions]
 ) -> Agent[str]: ...
 @overload
-def agent(
-    system_prompt: str,
-    *,
-    model: Any,
-    response_format: Any,
-    name: str | None = None,
-    description: str | None = None,
-    tools: Iterable[Any] | None = None,
-    skills: SkillCatalog | None = None,
-    agents: Sequence[Agent[Any]] | None = None,
-    max_schema_retries: int = 2,
-    working_memory: WorkingMemory | None = None,
-    long_term_memory: LongTermMemory | None = None,
-    max_tool_calls: int = 10,
-    max_concurrent_tools: int | None = None,
-    max_tokens: int | None = None,
-    budget: Budget | None = None,
-    stream: bool = False,
-    reasoning_effort: Effort | None = None,
-    autonomy: Autonomy | None = None,
-    temperature: float | None = None,
-    model_settings: Mapping[str, Any] | None = None,
-    base_url: str | None = None,
-    api_key: str | None = None,
-) -> Agent[Any]: ...
+def agent(system_prompt: str, *, model: Any, response_format: Any, **options: Unpack[AgentOptions]) -> Agent[Any]: ...
 def agent(
     system_prompt: str,
     *,
