@@ -7,6 +7,7 @@ import json
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -246,3 +247,53 @@ def test_it_works_on_files_as_well_as_on_pipes(trace: Path, tmp_path: Path) -> N
             [server.command, *server.args], cwd=server.cwd, env=server.env, stdin=given, stdout=taken, timeout=PATIENCE
         )
     assert [json.loads(line)["id"] for line in lines(replies)] == [0]
+
+
+PARENT = """
+import subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdin=0, stdout=1)
+sys.stderr.write(f"{child.pid}\\n")
+sys.stderr.flush()
+child.wait()
+"""
+
+
+def test_a_server_whose_parent_was_killed_ends_although_its_pipes_are_open(trace: Path) -> None:
+    server = parameters(trace)
+    command = [sys.executable, "-c", PARENT, server.command, *server.args]
+    with subprocess.Popen(
+        command, cwd=server.cwd, env=server.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as parent:
+        assert parent.stderr is not None
+        child = psutil.Process(int(parent.stderr.readline()))
+        initialize(parent)
+        parent.kill()
+        child.wait(10)
+
+
+def test_calls_beyond_the_bound_are_refused_at_once_and_the_others_go_on(trace: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    with process(trace, "--max-calls", "1000") as running:
+        initialize(running)
+        for id in range(1, 1102):
+            meta = {"flux/idempotencyKey": "same"}  # one execution, a thousand calls of it
+            arguments = {"input": str(there)}
+            send(running, "tools/call", {"name": "wait_for", "arguments": arguments, "_meta": meta}, id=id)
+        refused = [reply(running) for _ in range(101)]
+        assert {each["error"]["message"].split(".")[0] for each in refused} == {
+            "1000 calls are under way here, which is all this server takes"
+        }
+        there.touch()
+        done = [reply(running) for _ in range(1000)]
+        assert {each["result"]["structuredContent"]["result"] for each in done} == {"shipped it"}
+    assert lines(trace) == ["waiting", "seen", "ship it"]
+
+
+def reply(running: subprocess.Popen[bytes]) -> Any:
+    """The next answer, whatever its id."""
+    assert running.stdout is not None
+    while line := running.stdout.readline():
+        message = json.loads(line)
+        if "id" in message:
+            return message
+    raise AssertionError("the server has closed its end")
