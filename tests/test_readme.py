@@ -68,7 +68,7 @@ def test_every_make_target_that_a_document_names_exists(document: Path) -> None:
 
 def test_every_setting_that_a_document_names_exists() -> None:
     server = (ROOT / "flux_mcp_server" / "__main__.py").read_text("utf-8")
-    known = {f"FLUX_{field.name.upper()}" for field in fields(Settings)} | set(re.findall(r"FLUX_MCP_[A-Z]+", server))
+    known = {f"FLUX_{field.name.upper()}" for field in fields(Settings)} | set(re.findall(r"FLUX_MCP_[A-Z_]+", server))
     named = {name for path in DOCUMENTS for name in re.findall(r"FLUX_[A-Z_]*[A-Z](?!_)\b", path.read_text("utf-8"))}
     assert named <= known
 
