@@ -20,6 +20,7 @@ from rich.text import Text
 
 from flux.cli import screen
 from flux.cli.loading import database_file
+from flux.domain.execution import Status
 from flux.errors import FluxError
 from flux.host import is_dead
 from flux.service import Flux
@@ -111,10 +112,11 @@ async def _executions(path: Path) -> list[Check]:
     counted = Counter(row.status.value for row in rows)
     said = ", ".join(f"{number:,} {status}" for status, number in sorted(counted.items())) or "none yet"
     checks = [Check("ok", "executions", said)]
-    left = [row.id for row in rows if row.owner is not None and is_dead(row.owner)]
+    running = [row for row in rows if row.status is Status.RUNNING]
+    left = [row.id for row in running if row.owner is None or is_dead(row.owner)]  # without an owner: it was let go of
     if left:
         more = ", ..." if len(left) > 3 else ""
-        said = f"{len(left):,} whose process is gone ({', '.join(left[:3])}{more}): a server takes them up, or `flux resume` does"
+        said = f"{len(left):,} that no process runs ({', '.join(left[:3])}{more}): a server takes them up, or `flux resume` does"
         checks.append(Check("warn", "left behind", said))
     return checks
 

@@ -103,7 +103,7 @@ def drive(case: Case, chosen: Chosen, begin: Begin) -> ExecutionContext[Any] | N
         try:
             return asyncio.run(_drive(case, chosen, begin, display, letting_go))
         except KeyboardInterrupt:
-            letting_go.is_over = True
+            pass
     letting_go.say()
     return None
 
@@ -158,22 +158,22 @@ class _LettingGo:
     def __init__(self, case: Case) -> None:
         self._case = case
         self.has_begun = False
-        self.is_over = False
+        self._has_said = False
 
     def start(self) -> None:
+        # also for what comes after the loop has ended: Python itself waits for threads before it exits
         timer = threading.Timer(LET_GO_WITHIN, self._leave)
         timer.daemon = True
         timer.start()
 
     def say(self) -> None:
-        if not self.has_begun:
+        if not self.has_begun or self._has_said:
             return
+        self._has_said = True
         screen.say(f"Let go of {self._case.id}: what is finished stays finished. To go on:")
         screen.say(f"  {self._case.command('resume', self._case.id)}", "bold")
 
     def _leave(self) -> None:
-        if self.is_over:
-            return
         self.say()
         sys.stdout.flush()
         sys.stderr.flush()

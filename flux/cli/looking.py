@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from rich.text import Text
@@ -224,7 +224,7 @@ class _Plain:
         return screen.plain(text)
 
     def decode_error(self, failure: Failure) -> BaseException:
-        return TaskFailed(failure)
+        return TaskFailed(replace(failure, type=failure.type.rpartition(":")[2]))
 
 
 def _events(execution: ExecutionContext[Any], history: Sequence[Event]) -> list[ExecutionEvent]:

@@ -15,6 +15,21 @@ import pytest
 
 FLUX = [sys.executable, "-m", "flux.cli"]
 
+DEAF = """
+import time
+from pathlib import Path
+from flux import task, workflow
+
+@task
+def nap():
+    Path("ledger").touch()
+    time.sleep(60)
+
+@workflow
+async def deaf():
+    await nap()
+"""
+
 
 def flux(*arguments: str, exits: int = 0, text: str | None = None) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
@@ -104,6 +119,17 @@ def test_control_c_lets_go_and_what_was_finished_is_not_done_again(folder: Path)
     done = flux("resume", "long")
     assert done.stdout.strip() == str(sum(range(60)))
     assert 60 <= len(ledger.read_text().splitlines()) <= 61
+
+
+def test_control_c_ends_the_process_although_a_task_in_a_thread_does_not_listen(folder: Path) -> None:
+    (folder / "deaf.py").write_text(DEAF)
+    process = subprocess.Popen([*FLUX, "run", "deaf.py", "--id", "deaf"], stderr=subprocess.PIPE, text=True)
+    while not (folder / "ledger").exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert said.count("flux resume deaf") == 1
 
 
 @pytest.mark.usefixtures("folder")
