@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from flux.errors import ExecutionBusy, FluxError, LeaseLost, RecoveryLimit, Stor
 
 log = logging.getLogger("flux")
 
+UNHEARD = 20  # reports that are kept while nobody listens yet, of each of
+UNHEARD_EXECUTIONS = 100
 CLOSE_WITHIN = 4.0  # seconds that closing waits for the runs of this process
 
 Observer = Callable[[Progress], None]
@@ -56,6 +59,7 @@ class Runs:
     closing: bool = False
     _active: dict[str, _Active] = field(default_factory=dict[str, _Active])
     _observers: dict[str, list[Observer]] = field(default_factory=dict[str, list[Observer]])
+    _unheard: OrderedDict[str, deque[Progress]] = field(default_factory=OrderedDict[str, deque[Progress]])
     _changes: set[asyncio.Future[None]] = field(default_factory=set[asyncio.Future[None]])
 
     async def __aenter__(self) -> Runs:
@@ -221,7 +225,9 @@ class Runs:
 
     @contextmanager
     def observed(self, id: str, observer: Observer, *, questions: bool = False) -> Generator[None]:
-        """Tell `observer` what the execution reports while it runs in this process; with `questions`, what it asks as well."""
+        """Tell `observer` what the execution reports while it runs in this process; with `questions`, what it asks as well.
+
+        What was reported before anybody listened is told first: a run does not wait for its observers."""
 
         def hear(progress: Progress) -> None:
             if questions or progress.asks is None:
@@ -229,6 +235,8 @@ class Runs:
 
         observers = self._observers.setdefault(id, [])
         observers.append(hear)
+        for progress in self._unheard.pop(id, ()):
+            hear(progress)
         try:
             yield
         finally:
@@ -237,8 +245,20 @@ class Runs:
                 self._observers.pop(id, None)
 
     def _publish(self, progress: Progress) -> None:
-        for observer in list(self._observers.get(progress.execution_id, ())):
+        observers = self._observers.get(progress.execution_id)
+        if observers is None:
+            self._keep_unheard(progress)
+            return
+        for observer in list(observers):
             observer(progress)
+
+    def _keep_unheard(self, progress: Progress) -> None:
+        """Of the latest executions, the latest of what their own code reported."""
+        if progress.value is None:
+            return
+        self._unheard.setdefault(progress.execution_id, deque(maxlen=UNHEARD)).append(progress)
+        if len(self._unheard) > UNHEARD_EXECUTIONS:
+            self._unheard.popitem(last=False)
 
 
 def head_of(execution: Execution) -> Head:

@@ -317,6 +317,19 @@ async def test_logs_and_progress_are_silent_on_replay(flux: Flux, caplog: pytest
     assert told == ["before", None, "after"]  # None tells that a task has finished
 
 
+async def test_what_was_reported_before_anybody_listened_is_told_first(flux: Flux) -> None:
+    @workflow
+    async def talks(ctx: ExecutionContext[Any]) -> None:
+        for n in range(30):
+            progress(n)
+
+    await flux.run(talks, execution_id="early")
+    told: list[Any] = []
+    with flux.observed("early", lambda heard: told.append(heard.value)):
+        pass
+    assert told == list(range(10, 30))
+
+
 async def test_an_execution_can_be_read_as_json_and_be_found_from_a_task(flux: Flux) -> None:
     @task
     async def whose() -> str:
