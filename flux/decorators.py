@@ -173,7 +173,8 @@ class WorkflowOptions(TypedDict, total=False):
     The rest says how an MCP server offers it. `read_only`, `idempotent`, `destructive` and `open_world` tell its nature, as far
     as it is known. `task` is whether a client that knows tasks gets one: "auto" when the workflow takes longer than a moment,
     "required" always, "never". `input_schema` takes the place of the schema made from the input's type, word for word.
-    `icons` are objects with `src`, and `mimeType` and `sizes` if known. A `hidden` one is not listed, but can be called."""
+    `icons` are objects with `src`, and `mimeType` and `sizes` if known. A `hidden` one is not listed, but can be called.
+    `errors` are those that clients are told of where the server masks all others."""
 
     name: str
     title: str
@@ -193,6 +194,7 @@ class WorkflowOptions(TypedDict, total=False):
     input_schema: Mapping[str, Any]
     icons: Iterable[Mapping[str, Any]]
     hidden: bool
+    errors: Iterable[type[BaseException]]
 
 
 class Runner(Protocol):

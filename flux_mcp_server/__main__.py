@@ -39,6 +39,7 @@ class Options:
     tags: frozenset[str] = frozenset()
     reload: bool = False
     most_tools: int = 40
+    mask_errors: bool = False
     most_calls: int = 1000
     tokens: str | None = None
     jwt_issuer: str | None = None
@@ -115,6 +116,7 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
         tags=frozenset(_words(given.tags)),
         reload=_is_set(given.reload),
         most_tools=given.max_tools,
+        mask_errors=_is_set(given.mask_errors),
         most_calls=given.max_calls,
         tokens=given.auth_tokens,
         jwt_issuer=given.jwt_issuer,
@@ -191,6 +193,9 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
         "40",
         "of more workflows, none is a tool: two tools find and run them",
         type=_whole,
+    )
+    flag(
+        "--mask-errors", "FLUX_MCP_MASK_ERRORS", "tell clients only of failures that a workflow declares as its errors"
     )
     option("--max-calls", "FLUX_MCP_MAX_CALLS", "1000", "how many calls may be under way", type=_whole)
     option("--auth-tokens", "FLUX_MCP_AUTH_TOKENS", None, "a file of hashed bearer tokens", metavar="FILE")

@@ -49,4 +49,7 @@ OPEN = Caller()
 
 
 def principal_of(token: AccessToken) -> str:
-    return token.subject or token.client_id
+    """A subject is one only where its issuer is known: of two issuers each may have an `ada`."""
+    issuer = (token.claims or {}).get("iss")
+    who = token.subject or token.client_id
+    return who if issuer is None else f"{issuer}|{who}"

@@ -36,7 +36,7 @@ from flux_mcp_server._sdk import Context
 from flux_mcp_server.auth import OPEN, Caller
 from flux_mcp_server.follow import Attendance, Relay, at_rest, relayed, unbroken
 from flux_mcp_server.logs import Logs
-from flux_mcp_server.results import Reply
+from flux_mcp_server.results import Guide, Reply
 
 JOIN_WITHIN = 24 * 3600.0  # seconds for which a call that was lost may be made again and find its execution
 MOST_TRIES = 3  # answers to one question that may be wrong before the question becomes a handle
@@ -57,6 +57,7 @@ class Desk:
     attendance: Attendance
     patience: float
     secret: bytes
+    logs: Logs
 
     async def owned(self, execution_id: str, caller: Caller, *, events: bool = False) -> ExecutionContext[Any]:
         """The execution, if the caller may know of it. Raises ExecutionNotFound, for those of others too."""
@@ -77,7 +78,6 @@ class Call:
     arguments: dict[str, Any]
     deadline: float
     caller: Caller = OPEN
-    logs: Logs = field(default_factory=Logs)
     execution_id: str | None = None
     asked_for_task: bool = False
     task: Literal["extension", "older"] | None = None
@@ -215,12 +215,12 @@ async def resume(call: Call, *, workflow: str | None, answer: Any, pause: str | 
 # -- from there to a reply ---------------------------------------------------------------------------------------------
 
 
-async def converse(call: Call, execution_id: str, *, ending: Ending, resume_tool: Callable[[str], str]) -> Reply:
+async def converse(call: Call, execution_id: str, *, ending: Ending, guide: Guide) -> Reply:
     """Follow the execution until it ends, needs somebody who cannot be asked here, or the call's time is up."""
     attendance = call.desk.attendance
-    async with relayed(call.flux, execution_id, call.report) as relay, call.logs.told(execution_id, call.client):
+    async with relayed(call.flux, execution_id, call.report) as relay, call.desk.logs.told(execution_id, call.client):
         with attendance.following(execution_id, call.is_gone):
-            conversation = _Conversation(call, execution_id, resume_tool, relay)
+            conversation = _Conversation(call, execution_id, guide, relay)
             execution_or_reply = await conversation.to_reply()
     if not isinstance(execution_or_reply, ExecutionContext):
         return execution_or_reply
@@ -242,7 +242,7 @@ class _Conversation:
 
     call: Call
     execution_id: str
-    resume_tool: Callable[[str], str]
+    guide: Guide
     relay: Relay
     unused: dict[str, str] = field(default_factory=dict[str, str])
     faults: dict[str, str] = field(default_factory=dict[str, str])
@@ -296,8 +296,7 @@ class _Conversation:
         self._refuse_what_nobody_can_answer(execution)
         open_now = {pause.id for pause in execution.pauses}
         unused = [reason for id, reason in self.unused.items() if id in open_now]
-        resume_tool = self.resume_tool(execution.workflow_name)
-        return results.handle(execution, resume_tool=resume_tool, progress=self.relay.last, unused=unused)
+        return results.handle(execution, self.guide, progress=self.relay.last, unused=unused)
 
     def _refuse_what_nobody_can_answer(self, execution: ExecutionContext[Any]) -> None:
         """Raises MCPError when all that is asked is for the client alone, and it cannot take it."""

@@ -4,6 +4,7 @@ Where there are many workflows a list of all of them is no help to a model: then
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import jsonschema
 import mcp_types as types
+from mcp import MCPError
 from pydantic import TypeAdapter, ValidationError
 
 from flux.context import ExecutionContext
@@ -23,7 +25,9 @@ from flux_mcp_server import calls, controls, results
 from flux_mcp_server.auth import Caller, Scope
 from flux_mcp_server.calls import Call
 from flux_mcp_server.pauses import UNKNOWN, Question, questions_of
-from flux_mcp_server.results import Output, Reply
+from flux_mcp_server.results import Guide, Output, Reply
+
+log = logging.getLogger("flux.mcp")
 
 LONGEST_NAME = 48
 LONGEST_DESCRIPTION = 1024  # bytes
@@ -74,12 +78,20 @@ class Served:
 
 
 class Catalog:
-    """All tools, by name. Raises DefinitionError for two of one name. `most_listed` is how many workflows may be tools of their own."""
+    """All tools, by name. Raises DefinitionError for two of one name. `most_listed` is how many workflows may be tools of their own;
+    with `mask_errors` clients are told of no failure but those that a workflow declares as its `errors`."""
 
     def __init__(
-        self, workflows: Iterable[AnyWorkflow], problems: Sequence[Problem] = (), *, most_listed: int = MOST_LISTED
+        self,
+        workflows: Iterable[AnyWorkflow],
+        problems: Sequence[Problem] = (),
+        *,
+        most_listed: int = MOST_LISTED,
+        mask_errors: bool = False,
     ) -> None:
         self._most_listed = most_listed
+        self._mask_errors = mask_errors
+        self.guide = Guide(self.resume_tool, self.told)
         self.replace(workflows, problems)
 
     def replace(self, workflows: Iterable[AnyWorkflow], problems: Sequence[Problem] = ()) -> None:
@@ -93,7 +105,7 @@ class Catalog:
             if each.questions:
                 offers.add(replace(self._resume_offer(each), is_listed=is_listed))
         rows = [_row(each) for each in served.values() if not each.is_hidden]
-        for tool, handler in controls.all_of(controls.Listed(rows, problems), self.resume_tool):
+        for tool, handler in controls.all_of(controls.Listed(rows, problems), self.guide):
             offers.add(Offer(tool, handler, "a tool that every server has", controls.SCOPES[tool.name]))
         if is_long:
             offers.add(Offer(controls.SEARCH, partial(controls.search, rows, self._schema), "a tool of ours", "read"))
@@ -125,12 +137,24 @@ class Catalog:
         served = self.served.get(workflow)
         return controls.RESUME if served is None else served.resume_tool
 
+    def told(self, failed: ExecutionContext[Any]) -> str:
+        """What a client is told of a failure."""
+        return self.error_text(failed, failed.error)
+
+    def error_text(self, execution: ExecutionContext[Any], error: BaseException | None) -> str:
+        served = self.served.get(execution.workflow_name)
+        declared = () if served is None else tuple(served.workflow.options.get("errors", ()))
+        if not self._mask_errors or isinstance(error, (*declared, MCPError)):
+            return results.said(error)
+        log.info("execution %s failed: %s", execution.execution_id, results.said(error))
+        return f"an error that is not told here. `flux show {execution.execution_id}` does, on the server's machine."
+
     def ending(self, ended: ExecutionContext[Any]) -> types.CallToolResult:
         """What the workflow's tool answers once its execution has ended."""
         served = self.served.get(ended.workflow_name)
         if served is None:
-            return results.view(ended, resume_tool=controls.RESUME, result=True)
-        return results.of_workflow(ended, Output(served.workflow))
+            return results.view(ended, self.guide, result=True)
+        return results.of_workflow(ended, Output(served.workflow), self.guide)
 
     def described(self, name: str) -> dict[str, Any]:
         """A workflow as a document."""
@@ -173,7 +197,7 @@ class Catalog:
             icons=_icons(workflow),
             execution=types.ToolExecution(task_support=_TASK_SUPPORT[served.task]),
         )
-        handler = partial(_run, served, arguments, output, self.resume_tool)
+        handler = partial(_run, served, arguments, output, self.guide)
         return Offer(tool, handler, f"the workflow {workflow.name!r} ({workflow.source})", "run")
 
     def _resume_offer(self, served: Served) -> Offer:
@@ -193,7 +217,7 @@ class Catalog:
                 read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True
             ),
         )
-        handler = partial(_resume, workflow, arguments, output, self.resume_tool)
+        handler = partial(_resume, workflow, arguments, output, self.guide)
         return Offer(tool, handler, f"the answers to the workflow {workflow.name!r} ({workflow.source})", "run")
 
 
@@ -214,7 +238,7 @@ async def _run(
     served: Served,
     arguments: InputSchema | Verbatim,
     output: Output,
-    resume_tool: Callable[[str], str],
+    guide: Guide,
     call: Call,
 ) -> Reply:
     call.may_become_task(served.task)
@@ -222,19 +246,17 @@ async def _run(
     input = workflow.input.validate(arguments.unwrap(call.arguments, what), what, at=arguments.path)
     execution_id = await calls.execution_for(call, workflow, input)
     return await calls.converse(
-        call, execution_id, ending=lambda ended: results.of_workflow(ended, output), resume_tool=resume_tool
+        call, execution_id, ending=lambda ended: results.of_workflow(ended, output, guide), guide=guide
     )
 
 
-async def _resume(
-    workflow: AnyWorkflow, arguments: InputSchema, output: Output, resume_tool: Callable[[str], str], call: Call
-) -> Reply:
+async def _resume(workflow: AnyWorkflow, arguments: InputSchema, output: Output, guide: Guide, call: Call) -> Reply:
     what = f"This call of {call.tool}"
     asked = _RESUME.validate(arguments.unwrap(call.arguments, what), what)
     answer = asked.answer if "answer" in call.arguments else UNSET
     execution_id = await calls.resume(call, workflow=workflow.name, answer=answer, pause=asked.pause)
     return await calls.converse(
-        call, execution_id, ending=lambda ended: results.of_workflow(ended, output), resume_tool=resume_tool
+        call, execution_id, ending=lambda ended: results.of_workflow(ended, output, guide), guide=guide
     )
 
 

@@ -20,14 +20,13 @@ from flux_mcp_server import calls, results
 from flux_mcp_server.auth import Scope
 from flux_mcp_server.calls import Call
 from flux_mcp_server.follow import at_rest, relayed, unbroken
-from flux_mcp_server.results import Reply
+from flux_mcp_server.results import Guide, Reply
 
 RESUME = "resume_execution"
 
 STOP_WITHIN = 3.0  # seconds that pause_execution waits to see the execution stop
 END_WITHIN = 15.0  # seconds that cancel_execution waits to see it end
 
-ResumeTool = Callable[[str], str]
 Handler = Callable[[Call], Awaitable[Reply]]
 
 ExecutionId = Annotated[str, Field(description="As it was given in a result's execution_id")]
@@ -111,14 +110,14 @@ class _Arguments:
         return self._type.validate(self._schema.unwrap(call.arguments, what), what)
 
 
-def all_of(listed: Listed, resume_tool: ResumeTool) -> Iterator[tuple[types.Tool, Handler]]:
+def all_of(listed: Listed, guide: Guide) -> Iterator[tuple[types.Tool, Handler]]:
     """The six, each with what it does."""
     yield _list_workflows(listed)
-    yield _get_execution(resume_tool)
+    yield _get_execution(guide)
     yield _list_executions()
-    yield _pause_execution(resume_tool)
-    yield _resume_execution(resume_tool)
-    yield _cancel_execution(resume_tool)
+    yield _pause_execution(guide)
+    yield _resume_execution(guide)
+    yield _cancel_execution(guide)
 
 
 Nature = Literal["reads", "changes", "destroys"]
@@ -176,7 +175,7 @@ def _list_workflows(listed: Listed) -> tuple[types.Tool, Handler]:
     return tool, handle
 
 
-def _get_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
+def _get_execution(guide: Guide) -> tuple[types.Tool, Handler]:
     arguments = _Arguments(GetExecution)
     tool = _tool(
         "get_execution",
@@ -191,7 +190,7 @@ def _get_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
 
     async def handle(call: Call) -> Reply:
         asked: GetExecution = arguments.of(call)
-        return await _seen(call, asked.execution_id, asked.wait_seconds, resume_tool)
+        return await _seen(call, asked.execution_id, asked.wait_seconds, guide)
 
     return tool, handle
 
@@ -250,7 +249,7 @@ def _position(call: Call, before: str) -> tuple[float, str]:
         raise InvalidInput(f"This call of {call.tool}", [fault]) from None
 
 
-def _pause_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
+def _pause_execution(guide: Guide) -> tuple[types.Tool, Handler]:
     arguments = _Arguments(PauseExecution)
     tool = _tool(
         "pause_execution",
@@ -266,12 +265,12 @@ def _pause_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
         asked: PauseExecution = arguments.of(call)
         await call.owned(asked.execution_id)
         await unbroken(call.flux.suspend(asked.execution_id))
-        return await _seen(call, asked.execution_id, STOP_WITHIN, resume_tool)
+        return await _seen(call, asked.execution_id, STOP_WITHIN, guide)
 
     return tool, handle
 
 
-def _resume_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
+def _resume_execution(guide: Guide) -> tuple[types.Tool, Handler]:
     arguments = _Arguments(Resume)
     tool = _tool(
         RESUME,
@@ -291,14 +290,14 @@ def _resume_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
         return await calls.converse(
             call,
             execution_id,
-            ending=lambda ended: results.view(ended, resume_tool=resume_tool(ended.workflow_name), result=True),
-            resume_tool=resume_tool,
+            ending=lambda ended: results.view(ended, guide, result=True),
+            guide=guide,
         )
 
     return tool, handle
 
 
-def _cancel_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
+def _cancel_execution(guide: Guide) -> tuple[types.Tool, Handler]:
     arguments = _Arguments(CancelExecution)
     tool = _tool(
         "cancel_execution",
@@ -314,12 +313,12 @@ def _cancel_execution(resume_tool: ResumeTool) -> tuple[types.Tool, Handler]:
         asked: CancelExecution = arguments.of(call)
         await call.owned(asked.execution_id)
         await unbroken(call.flux.cancel(asked.execution_id, reason=asked.reason))
-        return await _seen(call, asked.execution_id, END_WITHIN, resume_tool)
+        return await _seen(call, asked.execution_id, END_WITHIN, guide)
 
     return tool, handle
 
 
-async def _seen(call: Call, execution_id: str, seconds: float, resume_tool: ResumeTool) -> Reply:
+async def _seen(call: Call, execution_id: str, seconds: float, guide: Guide) -> Reply:
     """How the execution is once it is at rest, or in so many seconds."""
     execution = await call.owned(execution_id)
     if seconds and not execution.has_finished:
@@ -327,7 +326,7 @@ async def _seen(call: Call, execution_id: str, seconds: float, resume_tool: Resu
             execution = await at_rest(call.flux, execution_id, deadline=time.monotonic() + seconds)
     if execution.has_finished:
         call.desk.attendance.delivered(execution_id)
-    return results.view(execution, resume_tool=resume_tool(execution.workflow_name))
+    return results.view(execution, guide)
 
 
 # -- where there are many workflows ------------------------------------------------------------------------------------

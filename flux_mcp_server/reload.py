@@ -7,8 +7,11 @@ import importlib
 import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from flux.decorators import Workflow
 from flux.discovery import Discovery, discover
 from flux.errors import FluxError
 
@@ -54,16 +57,23 @@ def stamps_of(sources: Iterable[Path]) -> Stamps:
 
 
 def read_again(targets: Sequence[str], sources: Sequence[Path]) -> Discovery:
-    """Import all of it anew. When that fails, the modules are those that were there before."""
+    """Import all of it anew. Files that cannot be imported any more stay what they were: so do their workflows."""
     before = {name: module for name, module in sys.modules.items() if _comes_from(module, sources)}
     for name in before:
         del sys.modules[name]
     importlib.invalidate_caches()
     try:
-        return discover(targets)
+        found = discover(targets)
     except FluxError:
         sys.modules.update(before)
         raise
+    broken = {str(problem.path) for problem in found.problems}
+    old = {name: module for name, module in before.items() if module.__file__ in broken and name not in sys.modules}
+    sys.modules.update(old)
+    kept: list[Any] = [
+        value for module in old.values() for value in vars(module).values() if isinstance(value, Workflow)
+    ]
+    return replace(found, workflows=[*found.workflows, *kept])
 
 
 def _comes_from(module: object, sources: Sequence[Path]) -> bool:

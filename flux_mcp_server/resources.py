@@ -132,7 +132,7 @@ class Resources:
             case "executions", [id]:
                 return self._execution(await self._owned(uri, id))
             case "executions", [id, "events"]:
-                return _events(await self._owned(uri, id, events=True), query.get("after", "0"))
+                return self._events(await self._owned(uri, id, events=True), query.get("after", "0"))
             case "executions", [id, "result"]:
                 execution = await self._owned(uri, id)
                 if execution.has_succeeded:
@@ -150,9 +150,31 @@ class Resources:
             raise _not_found(uri) from None
 
     def _execution(self, execution: ExecutionContext[Any]) -> Any:
-        resume_tool = self.catalog.resume_tool(execution.workflow_name)
-        shown: Any = results.view(execution, resume_tool=resume_tool).structured_content
+        shown: Any = results.view(execution, self.catalog.guide).structured_content
         return shown
+
+    def _events(self, execution: ExecutionContext[Any], after: str) -> dict[str, Any]:
+        if not after.isdecimal():
+            raise MCPError(types.INVALID_PARAMS, "`after` has to be the number of an event.")
+        found = [event for event in execution.events if event.number > int(after)]
+        page: dict[str, Any] = {"events": [self._event(event, execution) for event in found[:EVENTS]]}
+        if len(found) > EVENTS:
+            last = found[EVENTS - 1].number
+            page["next"] = f"{results.execution_uri(execution.execution_id)}/events?after={last}"
+        return page
+
+    def _event(self, event: ExecutionEvent, execution: ExecutionContext[Any]) -> dict[str, Any]:
+        value = event.value
+        return {
+            "number": event.number,
+            "type": event.type.value,
+            "name": event.name,
+            "source_id": event.source_id,
+            "time": results.time_text(event.time.timestamp()),
+            "value": self.catalog.error_text(execution, value)
+            if isinstance(value, BaseException)
+            else to_json_value(value),
+        }
 
     # -- changes ------------------------------------------------------------------------------------------------------
 
@@ -201,29 +223,6 @@ def _parsed(uri: str) -> tuple[str, list[str], dict[str, str]]:
         raise _not_found(uri)
     query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     return parts.netloc, [part for part in parts.path.split("/") if part], query
-
-
-def _events(execution: ExecutionContext[Any], after: str) -> dict[str, Any]:
-    if not after.isdecimal():
-        raise MCPError(types.INVALID_PARAMS, "`after` has to be the number of an event.")
-    found = [event for event in execution.events if event.number > int(after)]
-    page: dict[str, Any] = {"events": [_event(event) for event in found[:EVENTS]]}
-    if len(found) > EVENTS:
-        last = found[EVENTS - 1].number
-        page["next"] = f"{results.execution_uri(execution.execution_id)}/events?after={last}"
-    return page
-
-
-def _event(event: ExecutionEvent) -> dict[str, Any]:
-    value = event.value
-    return {
-        "number": event.number,
-        "type": event.type.value,
-        "name": event.name,
-        "source_id": event.source_id,
-        "time": results.time_text(event.time.timestamp()),
-        "value": results.said(value) if isinstance(value, BaseException) else to_json_value(value),
-    }
 
 
 async def _read(

@@ -8,7 +8,8 @@ An output of content blocks goes to the client as it is. What is too large for a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal, cast, get_args
@@ -144,6 +145,14 @@ def questions(requests: Mapping[str, asking.Request], state: str, execution: Exe
     return types.InputRequiredResult(input_requests=dict(requests), request_state=state, _meta=_meta(execution))
 
 
+@dataclass(frozen=True, slots=True)
+class Guide:
+    """What results need to know of the workflows that are served: which tool answers one, and what of a failure is told."""
+
+    resume_tool: Callable[[str], str]
+    told: Callable[[ExecutionContext[Any]], str]
+
+
 # -- how an execution ended --------------------------------------------------------------------------------------------
 
 
@@ -209,10 +218,10 @@ def _of_blocks(
     return types.CallToolResult(content=blocks, structured_content=structured, _meta=_meta(execution))
 
 
-def of_workflow(execution: ExecutionContext[Any], output: Output) -> types.CallToolResult:
+def of_workflow(execution: ExecutionContext[Any], output: Output, guide: Guide) -> types.CallToolResult:
     """What the workflow's own tool answers once its execution has ended."""
     if not execution.has_succeeded:
-        return _unsuccessful(execution)
+        return _unsuccessful(execution, guide)
     value = execution.output
     blocks = _blocks(value)
     if blocks is not None:
@@ -251,13 +260,13 @@ def next_text(result: types.CallToolResult) -> str:
     return next((block.text for block in result.content if isinstance(block, types.TextContent)), "")
 
 
-def _unsuccessful(execution: ExecutionContext[Any]) -> types.CallToolResult:
+def _unsuccessful(execution: ExecutionContext[Any], guide: Guide) -> types.CallToolResult:
     name, id = execution.workflow_name, execution.execution_id
     if execution.is_cancelled:
         return error(f"Execution {id} of {name} was cancelled.", execution)
     if isinstance(execution.error, MCPError):  # the workflow says which error of the protocol it wants
         raise execution.error
-    return error(_cut(f"{name} failed: {said(execution.error)}\nThis was execution {id}."), execution)
+    return error(_cut(f"{name} failed: {guide.told(execution)}\nThis was execution {id}."), execution)
 
 
 def said(failure: BaseException | None) -> str:
@@ -270,11 +279,11 @@ def said(failure: BaseException | None) -> str:
 
 
 def handle(
-    execution: ExecutionContext[Any], *, resume_tool: str, progress: str | None = None, unused: Sequence[str] = ()
+    execution: ExecutionContext[Any], guide: Guide, *, progress: str | None = None, unused: Sequence[str] = ()
 ) -> types.CallToolResult:
     """For a caller who has to come back. `progress` is the last that was reported, `unused` says why answers that were
     given have not been used."""
-    content = _handle(execution, resume_tool)
+    content = _handle(execution, guide.resume_tool(execution.workflow_name))
     if progress is not None and execution.is_running:
         content["progress"] = progress
     content["next"] = " ".join([content["next"], *unused])
@@ -350,11 +359,11 @@ def _next(execution: ExecutionContext[Any], resume_tool: str) -> str:
             return "Nothing: it was cancelled."
 
 
-def view(execution: ExecutionContext[Any], *, resume_tool: str, result: bool = False) -> types.CallToolResult:
+def view(execution: ExecutionContext[Any], guide: Guide, *, result: bool = False) -> types.CallToolResult:
     """All that is known about an execution. With `result`, one that failed or was cancelled is an error."""
     if result and execution.has_finished and not execution.has_succeeded:
-        return _unsuccessful(execution)
-    content = _handle(execution, resume_tool)
+        return _unsuccessful(execution, guide)
+    content = _handle(execution, guide.resume_tool(execution.workflow_name))
     content |= {"created_at": _time(execution.created_at), "updated_at": _time(execution.updated_at)}
     if execution.has_succeeded:
         output = to_json_value(execution.output)
@@ -365,7 +374,7 @@ def view(execution: ExecutionContext[Any], *, resume_tool: str, result: bool = F
         else:
             content["output"] = output
     elif execution.has_failed:
-        content["error"] = said(execution.error)
+        content["error"] = guide.told(execution)
     return _result(execution, content)
 
 

@@ -53,7 +53,9 @@ def serve(options: Options, wire: Wire | None) -> None:
     listening = None if wire else _listen(options.host, options.port)
     found = found_in(options.targets)
     workflows = Registry[AnyWorkflow](found.workflows)
-    catalog = Catalog(visible(found, options.tags), found.problems, most_listed=options.most_tools)
+    catalog = Catalog(
+        visible(found, options.tags), found.problems, most_listed=options.most_tools, mask_errors=options.mask_errors
+    )
     declared = declared_in(found.sources)
     asyncio.run(_Serving(options, settings, found, workflows, catalog, declared).run(wire, listening))
 

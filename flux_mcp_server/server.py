@@ -107,11 +107,11 @@ def assemble(
     declared: Declared | None = None,
     limits: Limits | None = None,
 ) -> Served:
-    desk = Desk(flux, Attendance(), patience, secret)
+    desk = Desk(flux, Attendance(), patience, secret, Logs())
     methods = TaskMethods(desk, catalog.ending)
     resources = Resources(desk, catalog, lambda: served.declared)
     notices = Notices()
-    surface = _Surface(desk, catalog, methods, resources, notices, Logs(), limits or Limits(), lambda: served.declared)
+    surface = _Surface(desk, catalog, methods, resources, notices, limits or Limits(), lambda: served.declared)
     listening = Listening(notices, surface.watch_resource, surface.watch_task)
     server = DualServer(
         name,
@@ -137,7 +137,7 @@ def assemble(
     add_middleware(server, notices.remember)
     add_middleware(server, older_tasks)
     seal_states(server, secret)
-    served = Served(flux, server, catalog, notices, listening, surface.logs, declared or Declared())
+    served = Served(flux, server, catalog, notices, listening, desk.logs, declared or Declared())
     return served
 
 
@@ -165,7 +165,6 @@ class _Surface:
     tasks: TaskMethods
     resources: Resources
     notices: Notices
-    logs: Logs
     limits: Limits
     declared: Callable[[], Declared]
 
@@ -179,7 +178,6 @@ class _Surface:
         if offer is None:
             raise MCPError(types.INVALID_PARAMS, _unknown(params.name, self.catalog.names()))
         call = Call.of(self.desk, client, params)
-        call.logs = self.logs
         call.caller.require(offer.scope)
         try:
             with nullcontext() if offer.scope == "control" else self.limits.admitted(call.caller):
@@ -282,7 +280,7 @@ class _Surface:
     async def set_level(self, client: Context, params: types.SetLevelRequestParams) -> types.EmptyResult:
         if results.is_modern(client):
             raise MCPError(types.METHOD_NOT_FOUND, "Method not found", "logging/setLevel")
-        self.logs.set_level(client, params.level)
+        self.desk.logs.set_level(client, params.level)
         return types.EmptyResult()
 
 

@@ -99,7 +99,7 @@ def _said(execution: ExecutionContext[Any], progress: str | None) -> str | None:
         case Status.SUSPENDED:
             return "Stopped on request: resume_execution lets it go on"
         case Status.FAILED:
-            return f"{type(execution.error).__name__}: {execution.error}"
+            return "Failed: its result says why"
         case _:
             return None
 

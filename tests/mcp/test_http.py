@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import socket
@@ -137,3 +138,28 @@ def test_a_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
 
 def port_of(url: str) -> int:
     return int(url.rpartition(":")[2].partition("/")[0])
+
+
+async def test_open_calls_may_end_while_the_server_drains(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    with http_server(tmp_path, "--drain", "10") as (running, url):
+        async with Client(url, mode="2026-07-28", cache=None) as client:
+            await client.list_tools()  # else it would ask afterwards, to check the result
+            calling = asyncio.create_task(client.call_tool("wait_for", {"input": str(there)}))
+            await written(tmp_path / "trace.txt")
+            running.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.2)
+            there.touch()
+            assert data_of(await asyncio.wait_for(calling, PATIENCE)) == {"result": "shipped it"}
+        assert await asyncio.to_thread(running.wait, PATIENCE) == 0
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_without_sessions_questions_are_asked_in_the_result_or_are_handles(era: Era, tmp_path: Path) -> None:
+    async def say_yes(context: Any, params: Any) -> ElicitResult:
+        return ElicitResult(action="accept", content={"approved": True})
+
+    with http_server(tmp_path, "--stateless") as (_, url):
+        async with Client(url, mode=era, elicitation_callback=say_yes, cache=None) as client:
+            data = data_of(await client.call_tool("approve", {"input": "A1"}))
+            assert data.get("result" if era == "2026-07-28" else "status") in ("shipped A1", "paused")

@@ -62,6 +62,7 @@ async def test_a_change_of_a_file_is_served_and_clients_are_told(tmp_path: Path)
         await asyncio.wait_for(changed.wait(), 20)
         problems = data_of(await client.call_tool("list_workflows"))["problems"]
         assert "SyntaxError" in problems[0]["error"]
+        assert text_of(await client.call_tool("second", {"input": "y"})) == "newer y"
 
 
 async def test_what_blocks_the_loop_is_named_with_its_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -14,7 +14,9 @@ from flux import ExecutionContext, Flux, pause, task, workflow
 from flux.errors import StoreError
 from flux.stores.memory import MemoryStore
 from flux.tasks import progress, sleep
-from tests.mcp.serving import ERAS, Era, client_of, compact, data_of, serving, text_of
+from flux_mcp_server.catalog import Catalog
+from flux_mcp_server.server import make_server
+from tests.mcp.serving import ERAS, SECRET, Era, client_of, compact, data_of, serving, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -236,3 +238,29 @@ async def test_a_fault_inside_the_server_is_masked(era: Era, caplog: pytest.LogC
     reference = str(caught.value).rpartition(" ")[2].rstrip(".")
     assert reference in caplog.text
     assert "the path of a secret file" in caplog.text
+
+
+class Refused(Exception):
+    pass
+
+
+@workflow.with_options(errors=(Refused,))
+async def refuses(ctx: ExecutionContext[str]) -> None:
+    raise Refused("no") if ctx.input == "declared" else RuntimeError("secret")
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_where_errors_are_masked_only_those_declared_are_told(era: Era) -> None:
+    async with Flux(store=MemoryStore(), workflows=[refuses]) as flux:
+        catalog = Catalog([refuses], mask_errors=True)
+        server = make_server(flux, catalog, name="test", patience=5, secret=SECRET)
+        async with client_of(server, era) as client:
+            assert "Refused: no" in text_of(await client.call_tool("refuses", {"input": "declared"}))
+            failed = await client.call_tool("refuses", {"input": "other"})
+            assert "secret" not in text_of(failed)
+            assert failed.meta is not None
+            id = failed.meta["flux/executionId"]
+            assert f"flux show {id}" in text_of(failed)
+            seen = await client.call_tool("get_execution", {"execution_id": id})
+            events = await client.read_resource(f"flux://executions/{id}/events")
+            assert "secret" not in seen.model_dump_json() + events.model_dump_json()
