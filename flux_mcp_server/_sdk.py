@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
+import anyio
 import mcp_types as types
 from mcp.server import Server
 from mcp.server.connection import Connection
@@ -82,8 +84,9 @@ def connection_of(client: Context) -> Connection:
 
 
 async def push(connection: Connection, method: str, params: Mapping[str, Any] | None = None) -> None:
-    """A notification to a client of the older era, outside any request."""
-    await connection.outbound.notify(method, params)
+    """A notification to a client of the older era, outside any request. One that has left is not told."""
+    with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):
+        await connection.outbound.notify(method, params)
 
 
 async def notify(client: Context, method: str, params: Mapping[str, Any]) -> None:

@@ -21,10 +21,11 @@ from flux.decorators import UNSET, Workflow
 from flux.discovery import Problem
 from flux.errors import DefinitionError, InvalidInput
 from flux.schema import InputSchema, JsonSchema, ValueType, input_schema, json_schema
+from flux.tasks import Graph
 from flux_mcp_server import calls, controls, results
 from flux_mcp_server.auth import Caller, Scope
 from flux_mcp_server.calls import Call
-from flux_mcp_server.pauses import UNKNOWN, Question, questions_of
+from flux_mcp_server.pauses import UNKNOWN, Question, named_by, questions_of
 from flux_mcp_server.results import Guide, Output, Reply
 
 log = logging.getLogger("flux.mcp")
@@ -160,6 +161,7 @@ class Catalog:
         """A workflow as a document."""
         served = self.served[name]
         tool = self._offers[served.tool].tool
+        graphs = [each for each in named_by(served.workflow) if isinstance(each, Graph)]
         return {
             **_row(served),
             "title": served.title,
@@ -167,6 +169,7 @@ class Catalog:
             "input_schema": tool.input_schema,
             "output_schema": tool.output_schema,
             "questions": [_question_row(question) for question in served.questions],
+            "mermaid": {graph.name: graph.to_mermaid() for graph in graphs},
         }
 
     def _schema(self, tool: str) -> JsonSchema:

@@ -63,6 +63,12 @@ def questions_of(workflow: Workflow[Any, Any]) -> list[Question]:
     return found
 
 
+def named_by(workflow: Workflow[Any, Any]) -> Iterator[Any]:
+    """What the workflow's own function names."""
+    function = _function(workflow)
+    return iter(()) if function is None else _objects_named_by(function)
+
+
 def _function(thing: Any) -> FunctionType | None:
     """The Python function behind a task, a workflow, a method, a partial; None for what cannot ask."""
     while not isinstance(thing, FunctionType):

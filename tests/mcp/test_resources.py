@@ -20,6 +20,7 @@ from mcp_types import (
 
 from flux import ExecutionContext, Flux, pause, task, workflow
 from flux.stores.memory import MemoryStore
+from flux.tasks import Graph
 from flux_mcp_server import prompt, resource
 from flux_mcp_server.catalog import Catalog
 from flux_mcp_server.declared import Declared, declared_by
@@ -73,6 +74,22 @@ async def test_workflows_and_executions_are_resources(era: Era) -> None:
         assert [events[0]["type"], events[-1]["type"]] == ["WORKFLOW_STARTED", "WORKFLOW_COMPLETED"]
         later = (await read(client, f"{execution}/events?after={events[-2]['number']}"))["events"]
         assert later == events[-1:]
+
+
+PATH = (
+    Graph("path").add_node("one", step).add_node("two", step).add_edge("one", "two").start_with("one").end_with("two")
+)
+
+
+@workflow
+async def along(ctx: ExecutionContext[int]) -> int:
+    return await PATH(ctx.input)
+
+
+async def test_a_workflow_along_a_graph_is_described_with_its_picture() -> None:
+    async with serving(along) as server, client_of(server, "2026-07-28") as client:
+        described = await read(client, "flux://workflows/along")
+        assert described["mermaid"]["path"].startswith(("graph", "flowchart"))
 
 
 @pytest.mark.parametrize("era", ERAS)

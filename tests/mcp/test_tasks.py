@@ -340,6 +340,39 @@ async def test_an_older_task_whose_tool_failed_has_failed() -> None:
         assert (await asked(client, "tasks/get", taskId=id))["status"] == "failed"
 
 
+async def test_an_older_task_is_cancelled_or_ends_with_an_error_of_the_protocol() -> None:
+    async with serving(*EVERY) as server, client_of(server, "legacy") as client:
+        id = await older(client, "asks", input="a")
+        assert (await asked(client, "tasks/cancel", taskId=id))["status"] == "cancelled"
+        assert (await asked(client, "tasks/result", taskId=id))["isError"] is True
+        broken = await older(client, "breaks")
+        with pytest.raises(MCPError, match="broken"):
+            await asked(client, "tasks/result", taskId=broken)
+        assert (await asked(client, "tasks/get", taskId=broken))["status"] == "failed"
+
+
+async def test_a_question_that_comes_at_once_is_asked_in_the_call_which_then_becomes_a_task() -> None:
+    async def answer(context: Any, params: Any) -> ElicitResult:
+        return ElicitResult(action="accept", content={"yes": True})
+
+    async with serving(asks_first) as server, knowing(server, elicitation_callback=answer) as client:
+        first = await begun(client, "asks_first")
+        assert set(first.input_requests) == {"sure"}
+        answers: Any = {"sure": ElicitResult(action="accept", content={"yes": True})}
+        second = await client.session.call_tool(
+            "asks_first", {}, input_responses=answers, request_state=first.request_state, allow_claimed=True
+        )
+        assert isinstance(second, Given)
+        assert (await until(client, second.task_id, "completed"))["result"]["structuredContent"] == {"result": True}
+
+
+@workflow
+async def asks_first() -> bool:
+    answer = await pause("sure", response=Yes)
+    await moment()
+    return answer.yes
+
+
 async def test_an_older_client_sees_which_tools_may_be_tasks() -> None:
     async with serving(*EVERY) as server, client_of(server, "legacy") as client:
         tools = {tool.name: tool.execution for tool in (await client.list_tools()).tools}
