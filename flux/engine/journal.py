@@ -361,7 +361,7 @@ def _forget_what_is_over(records: dict[CallId, Record]) -> None:
 def _is_over(records: dict[CallId, Record], scope: tuple[CallId, int]) -> bool:
     call, attempt = scope
     record = records.get(call)
-    return record is None or record.is_finished or 0 < attempt <= record.attempts
+    return record is not None and (record.is_finished or 0 < attempt <= record.attempts)
 
 
 def _calls_above(id: CallId) -> Iterator[tuple[CallId, int]]:

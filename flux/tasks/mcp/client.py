@@ -193,6 +193,8 @@ class MCPClient:
     async def connected(self, run: Run) -> Connection:
         loop = asyncio.get_running_loop()
         connection = self._connections.get(loop)
+        if connection is not None and connection.is_usable:
+            await connection.settled()
         if self._per_call or connection is None or not connection.is_usable:
             connection = Connection(self._terms, run.provisions.secrets)
             if not self._per_call:

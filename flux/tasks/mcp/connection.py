@@ -34,6 +34,7 @@ log = logging.getLogger("flux.mcp")
 TASKS = "io.modelcontextprotocol/tasks"
 PROBE_AFTER = 30.0  # seconds of silence after which a server is asked whether it is still there
 CLOSE_WITHIN = 10.0  # seconds that closing may take whoever waits for it
+SETTLE = 8  # turns of the loop from the end of a pipe to whoever reads it
 PAGES = 200  # of a list: a server that never ends it is not followed for ever
 
 Tell = Callable[[Any], None]
@@ -238,6 +239,12 @@ class Connection:
                 raise
             self._owner.cancel()
             raise NotSent(f"no connection within {self.terms.connect_timeout:g} s") from None
+
+    async def settled(self) -> None:
+        """Let what a server's process has said meanwhile arrive, above all that it is no more."""
+        if isinstance(self.terms.target, Command):
+            for _ in range(SETTLE):
+                await asyncio.sleep(0)
 
     @property
     def _patience(self) -> float:

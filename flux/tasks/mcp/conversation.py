@@ -131,24 +131,24 @@ class _Kept:
     end: asyncio.TimerHandle
 
 
-_kept: dict[tuple[str, CallId], _Kept] = {}
+open_calls: dict[tuple[str, CallId], _Kept] = {}
 """Open calls of parked executions: the older protocols ask over the call, and an answer takes its time."""
 
 
 def _keep(key: tuple[str, CallId], exchange: Exchange[Wire]) -> None:
     def drop() -> None:
-        _kept.pop(key, None)
+        open_calls.pop(key, None)
         exchange.abandon()
 
-    _kept[key] = _Kept(exchange, asyncio.get_running_loop().call_later(KEEP, drop))
+    open_calls[key] = _Kept(exchange, asyncio.get_running_loop().call_later(KEEP, drop))
 
 
 def _taken_up(key: tuple[str, CallId]) -> Exchange[Wire] | None:
-    kept = _kept.get(key)
+    kept = open_calls.get(key)
     if kept is None or kept.exchange.connection.lost.get_loop() is not asyncio.get_running_loop():
         return None
     kept.end.cancel()
-    return _kept.pop(key).exchange
+    return open_calls.pop(key).exchange
 
 
 def drop_open_call(execution: str, call: CallId) -> None:
@@ -210,8 +210,10 @@ class Conversation:
 
     async def _stop(self, method: str, params: Wire) -> None:
         connection = await self.peers.connected(self.run)
-        await connection.request(request(method, params), timeout=STOP_WITHIN)
-        self.peers.finished(connection)
+        try:
+            await connection.request(request(method, params), timeout=STOP_WITHIN)
+        finally:
+            self.peers.finished(connection)
 
     @property
     def _name(self) -> str:
@@ -328,11 +330,15 @@ class Conversation:
             params["requestState"] = self.note.state
         params["_meta"] = {IDEMPOTENCY_KEY: self.asking.key}
         connection = await self.peers.connected(self.run)
-        self.definition = await self.peers.current(connection, self.asking)
-        if not self.asking.safe:
-            await self._write(replace(self.note, sent=True))
-        tell = partial(self.run.tell, self.asking.owner)
-        return connection.begin(request(self.asking.method, params), execution=self.run.id, tell=tell)
+        try:
+            self.definition = await self.peers.current(connection, self.asking)
+            if not self.asking.safe:
+                await self._write(replace(self.note, sent=True))
+            tell = partial(self.run.tell, self.asking.owner)
+            return connection.begin(request(self.asking.method, params), execution=self.run.id, tell=tell)
+        except BaseException:
+            self.peers.finished(connection)
+            raise
 
     # -- the server's own task --------------------------------------------------------------------------------------
 
@@ -442,7 +448,10 @@ class Conversation:
             try:
                 connection = await self.peers.connected(self.run)
                 tell = partial(self.run.tell, self.asking.owner)
-                reply = await connection.request(request(method, params), timeout=REACH_WITHIN, tell=tell)
+                try:
+                    reply = await connection.request(request(method, params), timeout=REACH_WITHIN, tell=tell)
+                finally:
+                    self.peers.finished(connection)
             except Exception as exc:
                 meant = sorted_out(exc, self.asking.server)
                 if isinstance(meant, RequestRefused) and meant.code == types.INVALID_PARAMS:
@@ -455,7 +464,6 @@ class Conversation:
                 await self.run.clock.sleep_until(self.run.clock.now() + pause)
                 pause = min(2 * pause, 15.0)
             else:
-                self.peers.finished(connection)
                 return reply
         raise AssertionError("the last try ends the loop")
 

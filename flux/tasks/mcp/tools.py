@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import inspect
 import keyword
 import re
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -77,6 +78,7 @@ class Tool(Task[..., Any]):
         self._make = make
         self._settings = settings
         self._conversation_of = stop
+        self.__signature__ = _signature(properties_of(self.input_schema))  # for graphs, which look at it
 
     @property
     def tool_name(self) -> str:
@@ -130,6 +132,9 @@ class Tool(Task[..., Any]):
             options=merged,
             stop=self._conversation_of,
         )
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        return self._call(args, kwargs, depth=3)  # an argument of the tool may be called `self`
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, depth: int) -> Coroutine[Any, Any, Any]:
         arguments = arguments_of(self.definition, f"The call of tool {self.tool_name!r}", args, kwargs)
@@ -257,6 +262,12 @@ def _mark(text: str) -> str:
 
 def digest_of_tool(definition: Wire) -> str:
     return digest_of(definition.get("inputSchema"), definition.get("outputSchema"))
+
+
+def _signature(properties: Mapping[str, Any]) -> inspect.Signature:
+    named = inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)
+    unnamed = [inspect.Parameter("values", inspect.Parameter.VAR_POSITIONAL)] if properties else []
+    return inspect.Signature([*unnamed, named])
 
 
 # -- arguments ---------------------------------------------------------------------------------------------------------
