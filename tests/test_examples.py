@@ -117,6 +117,12 @@ def test_a_draft_is_revised_until_its_readers_are_content() -> None:
     assert "completed [] what is known about durable execution (shorter)" in output("human_in_the_loop.py", asked[0])
 
 
+def test_a_question_of_another_server_comes_here_and_its_answer_goes_back() -> None:
+    lines = output("mcp_client.py").splitlines()
+    assert lines[0].startswith("Approve order B-7 of Grace Hopper over 25")
+    assert lines[-1] == "{'greeting': 'Hello, Grace!', 'outcome': 'shipped'}"
+
+
 def test_every_example_is_tested() -> None:
     source = Path(__file__).read_text("utf-8")
     assert [path.name for path in EXAMPLES.glob("*.py") if f'"{path.name}"' not in source] == []
