@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from flux.domain.events import CallStarted, Event, ExecutionFailed, ExecutionRecovered
@@ -45,8 +45,11 @@ class World:
 
 @dataclass(slots=True)
 class _Active:
+    """`is_behind`: somebody wrote to the stream after the run had written that it is at rest, and before it had ended here."""
+
     run: Run
     task: asyncio.Task[None]
+    is_behind: bool = False
 
 
 @dataclass
@@ -102,12 +105,15 @@ class Runs:
             log.exception("execution %s: the engine failed; the execution stays as its history has it", run.id)
             run.stopped = run.stopped or FluxError("the engine failed: see the log")
         finally:
-            self._active.pop(run.id, None)
+            active = self._active.pop(run.id, None)
             self._tell_change()
             if run.stopped is not None and not isinstance(run.stopped, LeaseLost):
                 await self._release(run)
         if run.stopped is None:
             await self.rested(run.execution)
+            if active is not None and active.is_behind:
+                with suppress(ExecutionBusy):
+                    await self.take_up(run.id)
 
     async def _release(self, run: Run) -> None:
         try:
@@ -182,6 +188,7 @@ class Runs:
         active = self._active.get(id)
         if active is not None and (last is None or last > active.run.journal.seq):
             active.run.journal.refresh()
+            active.is_behind = active.run.execution.status.is_at_rest
         return active is not None
 
     def lost(self, lease: Lease) -> None:
@@ -193,7 +200,7 @@ class Runs:
     def execution(self, id: str) -> Execution | None:
         """The state of an execution that runs here, as it has been written; None when it does not."""
         active = self._active.get(id)
-        return None if active is None else active.run.execution
+        return None if active is None or active.is_behind else active.run.execution
 
     async def wait(self, id: str, timeout: float | None) -> Execution | None:
         """Until the run of this process has ended (then the execution as the run has left it), or anything has changed here,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any, cast
 
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models import override_allow_model_requests
 from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
 from pydantic_ai.profiles import ModelProfile
@@ -59,7 +59,9 @@ class ScriptedModel(FunctionModel):
     """Gives its replies one after the other, in the order of the requests, and keeps the requests.
 
     When an execution is replayed and makes a request again that it had made at the same place before, it gets the same reply
-    again. `native=False` is for a model that knows structured output by tools alone, `tools=False` for one without tools."""
+    again. A request whose history a real provider would refuse is an AssertionError.
+
+    `native=False` is for a model that knows structured output by tools alone, `tools=False` for one without tools."""
 
     def __init__(
         self, replies: Iterable[Reply], *, name: str = "scripted", native: bool = True, tools: bool = True
@@ -81,6 +83,7 @@ class ScriptedModel(FunctionModel):
             place=_place() or f"request {len(self.requests)}",
         )
         self.requests.append(request)
+        _check_legal(messages)
         if request.place not in self._given:
             self._given[request.place] = self._next(request)
         reply = self._given[request.place]
@@ -120,6 +123,17 @@ class ScriptedModel(FunctionModel):
                     yield {index: DeltaToolCall(part.tool_name, args, tool_call_id=part.tool_call_id)}
                 case _:
                     raise AssertionError(f"a scripted stream has no {part!r}")
+
+
+def _check_legal(messages: Sequence[ModelMessage]) -> None:
+    """Raises AssertionError for a history that some provider would refuse."""
+    called: list[str] = []
+    for index, message in enumerate(messages):
+        returned = [part.tool_call_id for part in message.parts if isinstance(part, ToolReturnPart)]
+        assert returned == called, f"message {index} has the results of the calls {returned}, not of {called}"
+        assert index or message.kind == "request", "a conversation begins with the user"
+        called = [part.tool_call_id for part in message.parts if isinstance(part, ToolCallPart)]
+    assert not called, f"nothing was returned for the calls {called}"
 
 
 def _content(part: Any) -> str:
