@@ -168,12 +168,14 @@ class Journal:
         if self.error is not None:
             raise Suspend
 
-    async def conclude(self, event: Event) -> bool:
-        """Write the fact that ends the run and give the lease up with it. False when somebody wrote to the stream first:
-        the run must look again before it ends. Raises Suspend as `record` does."""
+    async def conclude(self, event: Event, *, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Write the fact that ends the run and give the lease up with it. False when somebody wrote to the stream first, or when
+        `unless` says so once all else is written: the run must look again before it ends. Raises Suspend as `record` does."""
         await self._idle()
         if self.error is not None:
             raise Suspend
+        if unless():
+            return False
         batch = [*self._pending, event]
         self._pending.clear()
         try:

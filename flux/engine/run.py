@@ -165,7 +165,7 @@ class Run:
             if self._deadline is not None:
                 wakes.append(self._deadline)
             event = ExecutionParked(at=now, wake_at=min(wakes, default=None), children=self.awaited_children)
-        return await self.journal.conclude(event)
+        return await self.journal.conclude(event, unless=lambda: not self._waits.is_quiet)
 
     @property
     def awaited_children(self) -> tuple[str, ...]:

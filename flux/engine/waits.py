@@ -154,14 +154,20 @@ class Waits:
 
     def _check(self, left: int) -> None:
         """It has to stay quiet for as many turns of the loop as code may need to react to something that has just ended."""
-        parents = {parent for parent in self._tasks.values() if parent is not None}
-        quiet = self._open and all(task in self._parkable or task in parents for task in self._tasks)
+        quiet = self.is_quiet
         if quiet and left:
             asyncio.get_running_loop().call_soon(self._check, left - 1)
             return
         self._looking = False
         if quiet and self._tasks:
             self.quiet.set()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether every task waits for the outside world at this moment, and nothing has come from there that is yet to be seen."""
+        parents = {parent for parent in self._tasks.values() if parent is not None}
+        news = any(wait.arrived.done() for wait in self._open.values())
+        return bool(self._open) and not news and all(task in self._parkable or task in parents for task in self._tasks)
 
 
 def _current_task() -> asyncio.Task[Any]:
