@@ -17,7 +17,7 @@ async def asks_twice() -> list[int]:
     return await parallel(pause("left", response=int), pause("right", response=int))
 
 
-@pytest.mark.parametrize("turns", range(0, 40))
+@pytest.mark.parametrize("turns", range(40))
 async def test_an_answer_is_seen_at_whatever_moment_of_parking_it_comes(turns: int, flux: Flux) -> None:
     id = (await flux.run(asks_twice)).execution_id
     await flux.answer(id, 1, pause="left")
