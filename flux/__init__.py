@@ -4,6 +4,7 @@ from flux.context import ExecutionContext, OpenPause
 from flux.decorators import Task, Workflow, task, workflow
 from flux.domain.execution import Status
 from flux.events import ExecutionEvent, ExecutionEventType
+from flux.options import TaskMetadata
 from flux.schedules import cron, interval, once
 from flux.service import Flux
 from flux.tasks import pause
@@ -19,6 +20,7 @@ __all__ = [
     "OpenPause",
     "Status",
     "Task",
+    "TaskMetadata",
     "Workflow",
     "cron",
     "interval",

@@ -10,10 +10,12 @@ from string import Formatter
 from typing import Any, TypedDict, cast
 
 from flux.domain.calls import RetryPolicy
-from flux.engine.offers import takes
+from flux.engine.offers import TaskMetadata, takes
 from flux.engine.ports import OutputStorage
 from flux.engine.spec import INJECTED, Spec
 from flux.errors import DefinitionError
+
+__all__ = ["TaskMetadata", "TaskOptions", "formatted", "spec_of"]
 
 Errors = type[BaseException] | tuple[type[BaseException], ...]
 Predicate = Callable[..., bool | Awaitable[bool]]

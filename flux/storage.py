@@ -121,15 +121,26 @@ class SpilledValues:
 
     def write(self, execution_id: str, value: Json) -> Json:
         """Keep a value, on disk on return, and return what stands for it."""
-        home = sha256(execution_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        label = self._folder / home / LABEL
+        home = _home(execution_id)
         try:
-            if not label.exists():
-                label.parent.mkdir(parents=True, exist_ok=True)
-                label.write_text(json.dumps(execution_id), "ascii")
+            if not (self._folder / home / LABEL).exists():
+                self._found(home, execution_id)
             return tagged(SPILLED, f"{home}/{self._of(home).write(value)}")
         except OSError as exc:
             raise StoreError(f"A large value could not be written to {self._folder}: {exc}.") from exc
+
+    def own(self, execution_id: str, value: Json) -> Json:
+        """What stands for the same value in the folder of this execution: each has to last as long as its own history."""
+        if untagged(SPILLED, value).startswith(f"{_home(execution_id)}/"):
+            return value
+        return self.write(execution_id, self.read(value))
+
+    def _found(self, home: str, execution_id: str) -> None:
+        folder = self._folder / home
+        folder.mkdir(parents=True, exist_ok=True)
+        os.replace(write_private(folder, json.dumps(execution_id).encode("ascii")), folder / LABEL)
+        for above in (self._folder, self._folder.parent):
+            _sync(above)
 
     def read(self, value: Json) -> Json:
         """Raises NotReadable."""
@@ -149,6 +160,10 @@ class SpilledValues:
         return LocalFileStorage(self._folder / home)
 
 
+def _home(execution_id: str) -> str:
+    return sha256(execution_id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 class SpillingStore:
     """A store whose facts hold references instead of the values that are longer than `limit`. The files are on disk before
     the facts are. Everything else is the store's own."""
@@ -162,6 +177,8 @@ class SpillingStore:
         return getattr(self._store, name)
 
     async def create(self, id: str, events: Sequence[Event], **rest: Any) -> Lease | None:
+        if any(_is_spilled(event) for event in events):  # of a fork, which shares its beginning with another execution
+            events = await asyncio.to_thread(lambda: [self._owned(id, event) for event in events])
         return await self._store.create(id, await self._small(id, events), **rest)
 
     async def append(self, id: str, events: Sequence[Event], **rest: Any) -> None:
@@ -195,6 +212,18 @@ class SpillingStore:
             return event
         field = _VALUES[type(event)]
         return replace(cast(Any, event), **{field: self._values.write(id, getattr(event, field))})
+
+    def _owned(self, id: str, event: Event) -> Event:
+        if not _is_spilled(event):
+            return event
+        field = _VALUES[type(event)]
+        return replace(cast(Any, event), **{field: self._values.own(id, getattr(event, field))})
+
+
+def _is_spilled(event: Event) -> bool:
+    field = _VALUES.get(type(event))
+    value = getattr(event, field) if field else None
+    return value is not None and tag_of(value) == SPILLED
 
 
 LABEL = "execution.json"

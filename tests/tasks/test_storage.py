@@ -97,6 +97,18 @@ async def test_pruning_takes_the_files_along(settings: Settings) -> None:
     assert len(list(Path(f"{settings.database}.values").glob("*"))) == 1
 
 
+async def test_a_fork_keeps_its_values_when_the_original_is_pruned(settings: Settings) -> None:
+    async with Flux(settings=settings, recover=False) as flux:
+        paused = await flux.run(grows, LARGE)
+        fork = await flux.engine.fork(paused.execution_id, as_id="fork")
+        await flux.resume(paused.execution_id, LARGE)
+        ended = (await flux.get(paused.execution_id)).updated_at.timestamp()
+        for label in Path(f"{settings.database}.values").glob("*/execution.json"):
+            os.utime(label, (0, 0))
+        assert await flux.engine.store.prune(before=ended + 1) == 1
+        assert (await flux.resume(fork.id, "!")).output == LARGE * 2 + "!"
+
+
 async def test_a_database_in_memory_keeps_everything_inline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     async with Flux(settings=Settings.load(database=":memory:", inline_limit=10), recover=False) as flux:
