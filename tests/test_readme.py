@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from flux.config import FILE_VARIABLE
+from flux.secrets import KEY_VARIABLE
 from flux.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -69,6 +71,7 @@ def test_every_make_target_that_a_document_names_exists(document: Path) -> None:
 def test_every_setting_that_a_document_names_exists() -> None:
     server = (ROOT / "flux_mcp_server" / "__main__.py").read_text("utf-8")
     known = {f"FLUX_{field.name.upper()}" for field in fields(Settings)} | set(re.findall(r"FLUX_MCP_[A-Z_]+", server))
+    known |= {KEY_VARIABLE, FILE_VARIABLE}
     named = {name for path in DOCUMENTS for name in re.findall(r"FLUX_[A-Z_]*[A-Z](?!_)\b", path.read_text("utf-8"))}
     assert named <= known
 
