@@ -89,7 +89,7 @@ SCOPES: Mapping[str, Scope] = {
     "get_execution": "read",
     "list_executions": "read",
     "pause_execution": "control",
-    "resume_execution": "control",
+    "resume_execution": "run",
     "cancel_execution": "control",
 }
 
