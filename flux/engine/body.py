@@ -70,6 +70,12 @@ class Bodies(Protocol):
     def __contains__(self, name: object) -> bool: ...
 
 
+class Closeable(Protocol):
+    """What a run opens and leaves open for the next one."""
+
+    async def aclose(self) -> None: ...
+
+
 class Children(Protocol):
     """Executions that a run starts and waits for."""
 

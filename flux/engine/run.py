@@ -22,7 +22,7 @@ from flux.domain.events import (
     SuspendRequested,
 )
 from flux.domain.execution import Execution
-from flux.engine.body import Body, Children, Progress
+from flux.engine.body import Body, Children, Closeable, Progress
 from flux.engine.fence import is_undoing
 from flux.engine.journal import Journal
 from flux.engine.ports import Clock, Codec, EventStore, Lease, Provisions
@@ -53,7 +53,9 @@ class Run:
         publish: Callable[[Progress], None],
         children: Children,
         provisions: Provisions,
+        opened: Callable[[Closeable], None],
     ) -> None:
+        self.opened = opened  # for what outlives the run: it is closed with the engine
         self.children = children
         self.provisions = provisions
         self.body = body

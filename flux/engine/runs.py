@@ -8,10 +8,11 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 from flux.domain.events import CallStarted, Event, ExecutionFailed, ExecutionRecovered
 from flux.domain.execution import Execution, Status, apply, fold
-from flux.engine.body import Bodies, Body, Children, Progress
+from flux.engine.body import Bodies, Body, Children, Closeable, Progress
 from flux.engine.ports import Clock, Codec, Head, Lease, Owner, Provisions, Store
 from flux.engine.run import Run
 from flux.engine.scope import install_factory, remove_factory
@@ -63,6 +64,7 @@ class Runs:
     _active: dict[str, _Active] = field(default_factory=dict[str, _Active])
     _observers: dict[str, list[Observer]] = field(default_factory=dict[str, list[Observer]])
     _unheard: OrderedDict[str, deque[Progress]] = field(default_factory=OrderedDict[str, deque[Progress]])
+    _opened: WeakSet[Closeable] = field(default_factory=WeakSet[Closeable])
     _changes: set[asyncio.Future[None]] = field(default_factory=set[asyncio.Future[None]])
 
     async def __aenter__(self) -> Runs:
@@ -77,7 +79,14 @@ class Runs:
         tasks = [active.task for active in self._active.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=CLOSE_WITHIN)
+        await self._close_what_was_opened()
         remove_factory(asyncio.get_running_loop())
+
+    async def _close_what_was_opened(self) -> None:
+        """Connections that runs have opened outlive them, for the next run, but not the engine."""
+        closing = [asyncio.ensure_future(thing.aclose()) for thing in self._opened]
+        if closing:
+            await asyncio.wait(closing, timeout=CLOSE_WITHIN)
 
     # -- begin and end ----------------------------------------------------------------------------------------------
 
@@ -93,6 +102,7 @@ class Runs:
             clock=world.clock,
             publish=self._publish,
             children=self.children,
+            opened=self._opened.add,
             provisions=world.provisions,
         )
         task = asyncio.get_running_loop().create_task(self._to_rest(run), name=f"flux {lease.execution_id}")

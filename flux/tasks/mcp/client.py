@@ -199,6 +199,7 @@ class MCPClient:
             connection = Connection(self._terms, run.provisions.secrets)
             if not self._per_call:
                 self._connections[loop] = connection
+                run.opened(connection)
         try:
             await connection.ready()
         except Exception as exc:
