@@ -335,7 +335,7 @@ def _remember(records: dict[CallId, Record], event: Event) -> None:
             _finish(records, event.call, event.at, Returned(event.answer))
         case ExecutionResumed():
             for call in event.forget:
-                records[call] = Record(records[call].name, records[call].digest, records[call].arguments)
+                _make_again(records, call)
         case TimerSet():
             records[event.call] = Record(event.name, wake_at=event.wake_at)
         case CallNoted():
@@ -343,6 +343,14 @@ def _remember(records: dict[CallId, Record], event: Event) -> None:
             record.note = None if event.note == "null" else event.note
         case _:
             pass
+
+
+def _make_again(records: dict[CallId, Record], call: CallId) -> None:
+    """The outcome of the call does not count any more, and whether it may be made is asked anew."""
+    known = records[call]
+    records[call] = Record(known.name, known.digest, known.arguments)
+    for asked in [id for id in records if id.startswith(f"{call}~0.")]:
+        del records[asked]
 
 
 def _finish(records: dict[CallId, Record], call: CallId, at: float, outcome: Outcome | None) -> None:

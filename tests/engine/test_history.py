@@ -94,6 +94,24 @@ async def test_a_retry_makes_the_calls_again_that_were_cancelled_by_the_failure(
     assert effects == {"waits": 2, "b": 2}
 
 
+async def test_a_retry_after_a_rejection_asks_again(flux: Flux) -> None:
+    @task.with_options(requires_approval=True)
+    async def pays() -> str:
+        return "paid"
+
+    @workflow
+    async def buys(ctx: ExecutionContext[Any]) -> str:
+        return await pays()
+
+    asked = await flux.run(buys)
+    refused = await flux.resume(asked.execution_id, {"approved": False, "reason": "too dear"})
+    assert "too dear" in str(refused.error)
+    await flux.retry(asked.execution_id)
+    again = await flux.wait(asked.execution_id, timeout=10)
+    assert [question.name for question in again.pauses] == ["approval:pays"]
+    assert (await flux.resume(asked.execution_id, {"approved": True})).output == "paid"
+
+
 async def test_only_what_has_failed_is_retried(flux: Flux) -> None:
     @workflow
     async def fine(ctx: ExecutionContext[Any]) -> None: ...
