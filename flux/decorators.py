@@ -225,6 +225,10 @@ class Workflow(Generic[T, R]):
         self.func = func
         self.options: WorkflowOptions = options
         self._frame_types = schema.local_types(func, sys._getframe(1))  # pyright: ignore[reportPrivateUsage] - local classes
+        unknown = sorted(options.keys() - WorkflowOptions.__annotations__.keys())
+        if unknown:
+            known = ", ".join(WorkflowOptions.__annotations__)
+            raise DefinitionError(f"Workflow {self.name!r} has no option {', '.join(unknown)}; there are {known}.")
         signature = inspect.signature(func)
         self._takes_context = any(name != "secrets" for name in signature.parameters)
         self._secrets = tuple(options.get("secret_requests") or ())
@@ -298,7 +302,8 @@ class Workflow(Generic[T, R]):
     def run(self, input: T | Unset = UNSET, *, execution_id: str | None = None) -> ExecutionContext[T]:
         """Run to rest - finished, failed or paused - and return the execution; a failure is in it, not raised.
 
-        With `execution_id` the execution gets that id, or goes on when there is one of that id. Works in scripts and in
+        With `execution_id` the execution gets that id, or goes on when there is one of that id (without an input, past a
+        pause that takes any answer, too). Works in scripts and in
         notebooks; inside an event loop it blocks, use `async with Flux()` there. Raises InvalidInput."""
         return self.runner.run(self, input, execution_id)
 

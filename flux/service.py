@@ -307,7 +307,7 @@ class _Blocking:
     def run(self, workflow: AnyWorkflow, input: Any, execution_id: str | None) -> ExecutionContext[Any]:
         async def to_rest(flux: Flux) -> ExecutionContext[Any]:
             if execution_id is not None and await flux.exists(execution_id):
-                return await self._found(flux, workflow, execution_id)
+                return await self._found(flux, workflow, execution_id, is_new=input is not UNSET)
             return await flux.run(workflow, input, execution_id=execution_id)
 
         return self._with_flux(workflow, to_rest)
@@ -315,10 +315,14 @@ class _Blocking:
     def resume(self, workflow: AnyWorkflow, execution_id: str, answer: Any, pause: str | None) -> ExecutionContext[Any]:
         return self._with_flux(workflow, lambda flux: self._go_on(flux, workflow, execution_id, answer, pause))
 
-    async def _found(self, flux: Flux, workflow: AnyWorkflow, execution_id: str) -> ExecutionContext[Any]:
-        """An execution that is there already goes on, if nothing but a process is missing."""
+    async def _found(
+        self, flux: Flux, workflow: AnyWorkflow, execution_id: str, *, is_new: bool
+    ) -> ExecutionContext[Any]:
+        """An execution that is there already goes on, if nothing is missing. A pause that takes any answer is left, unless
+        nothing was given that could have meant a new execution."""
         execution = await flux.get(execution_id)
-        if execution.is_paused:
+        takes_any = len(execution.pauses) == 1 and execution.pauses[0].schema is None
+        if execution.is_paused and (is_new or not takes_any):
             return execution
         return await self._go_on(flux, workflow, execution_id, UNSET, None)
 

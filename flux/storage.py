@@ -21,6 +21,7 @@ from flux.engine.ports import Lease, Store
 from flux.engine.tags import KEPT, REDACTED, SPILLED, tag_of, tagged, untagged
 from flux.errors import ExecutionNotFound, NotReadable, StoreError
 from flux.secrets import write_private
+from flux.settings import MEMORY, Settings, default_database
 
 
 class InlineOutputStorage:
@@ -39,11 +40,18 @@ class InlineOutputStorage:
 
 class LocalFileStorage:
     """Files in a folder, each named by the digest of what is in it: the same value is kept once, and a file that has been
-    changed is found out."""
+    changed is found out. Without a folder they are beside the database."""
 
-    def __init__(self, folder: str | os.PathLike[str], *, name: str = "local_file") -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str | os.PathLike[str] | None = None, *, name: str = "local_file") -> None:
+        self._given = folder
         self._name = name
+
+    @property
+    def folder(self) -> Path:
+        if self._given is not None:
+            return Path(self._given)
+        database = Settings.load().database
+        return default_database().with_name("outputs") if database == MEMORY else Path(f"{database}.outputs")
 
     @property
     def name(self) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from flux import ExecutionContext, task, workflow
+from flux import ExecutionContext, pause, task, workflow
+from flux.errors import DefinitionError
 
 SCRIPT = """
 import flux
@@ -120,6 +121,21 @@ def test_an_id_is_a_key_by_which_a_run_goes_on() -> None:
     assert once.run(execution_id="mine").output == 1
     assert once.run(execution_id="mine").output == 1
     assert once.resume("mine").events[-1].type == "WORKFLOW_COMPLETED"
+
+
+def test_run_with_an_id_and_nothing_else_goes_past_a_pause_that_takes_any_answer() -> None:
+    @workflow
+    async def asks(ctx: ExecutionContext[Any]) -> list[Any]:
+        return [ctx.input, await pause("go on")]
+
+    assert asks.run("x", execution_id="mine").is_paused
+    assert asks.run("x", execution_id="mine").is_paused  # the same call again begins nothing and answers nothing
+    assert asks.run(execution_id="mine").output == ["x", None]
+
+
+def test_an_option_that_a_workflow_does_not_have_is_named() -> None:
+    with pytest.raises(DefinitionError, match="no option naem"):
+        workflow.with_options(naem="x")(SCRIPT.__len__)  # pyright: ignore[reportCallIssue] - what the test is about
 
 
 def test_another_workflows_execution_is_not_run_by_mistake() -> None:

@@ -222,3 +222,8 @@ async def test_a_stored_value_can_be_read_in_pieces(tmp_path: Path) -> None:
         _ = [piece async for piece in storage.stream(reference)]
     with pytest.raises(NotReadable, match="gone"):
         _ = [piece async for piece in storage.stream("0" * 64)]
+
+
+async def test_without_a_folder_results_are_beside_the_database(own_database: Path) -> None:
+    reference = await LocalFileStorage().store("any", Json("1"))
+    assert (own_database.with_name("flux.db.outputs") / reference[:2] / f"{reference}.json").read_text() == "1"
