@@ -347,12 +347,18 @@ class _Blocking:
 
 def run_blocking(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """`asyncio.run`, also where a loop is running (a notebook): then in a thread of its own."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _is_in_a_loop():
         return asyncio.run(main())
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="flux run") as pool:
         return pool.submit(contextvars.Context().run, asyncio.run, main()).result()
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 Workflow.runner = _Blocking()
