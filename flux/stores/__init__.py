@@ -46,6 +46,6 @@ def _sqlite_path(url: str) -> str | None:
         raise StoreError(f"A SQLite URL has three slashes before the path, as in sqlite:///flux.db, not {url!r}.")
     if scheme.partition("+")[0] in ("postgres", "postgresql"):
         raise StoreError(
-            f"PostgreSQL is not in this version (issue 8; it will be the extra `postgres`). Supported: {_SUPPORTED}."
+            f"PostgreSQL is not in this version. Supported: {_SUPPORTED}."
         )
     raise StoreError(f"No store for {scheme + ':' if scheme else 'an empty URL'!r}. Supported: {_SUPPORTED}.")
