@@ -192,7 +192,7 @@ def _imported(path: Path, name: str | None) -> ModuleType:
     before = set(sys.modules)
     try:
         return _load(name or _name_for(path), path)
-    except BaseException:
+    except BaseException:  # whatever it was, nothing half-imported stays
         # parents before children: a failed package takes along what it had imported of its own
         for new in sorted(set(sys.modules) - before):
             if "." in new and new.rpartition(".")[0] not in sys.modules:
@@ -218,7 +218,7 @@ def _load(name: str, path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException:  # whatever it was, nothing half-imported stays
         sys.modules.pop(name, None)
         raise
     return module

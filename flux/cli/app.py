@@ -329,7 +329,7 @@ def status_of(arguments: Sequence[str] | None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
-    except Exception as exc:
+    except Exception as exc:  # a fault of ours: told as such, never as a traceback
         if os.environ.get("FLUX_DEBUG"):
             raise
         sys.stderr.write(f"flux: this is a fault of Flux: {type(exc).__name__}: {exc}\n")

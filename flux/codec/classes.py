@@ -107,7 +107,7 @@ def _module(module_name: str, name: str) -> types.ModuleType:
         raise NotReadable(f"{name} is no name of a class.")
     try:
         return import_module(module_name)
-    except Exception as exc:
+    except Exception as exc:  # a module may raise anything while it is imported
         raise NotReadable(f"{name} cannot be read: importing {module_name!r} failed: {exc!r}") from exc
 
 

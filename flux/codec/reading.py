@@ -93,7 +93,7 @@ def _read(node: dict[str, Any], known: Known) -> Any:
             return read(node, known)
     except NotReadable:
         raise
-    except Exception as exc:
+    except Exception as exc:  # the class's own code may raise anything
         raise NotReadable(f"A stored {node.get('c', node['$'])} cannot be read: {exc!r}") from exc
     raise NotReadable(f"The stored value has the tag {node['$']!r}, which this version of Flux does not know.")
 

@@ -73,7 +73,7 @@ def _encode(value: object, owner: str, annotation: Any, *, errors: int) -> Json:
         raise NotStorable(owner, refused.path, _type_name(refused.value), refused.reason) from None
     except RecursionError:
         raise NotStorable(owner, "", _type_name(value), _TOO_DEEP) from None
-    except Exception as exc:
+    except Exception as exc:  # the value's own code may raise anything
         raise NotStorable(owner, "", _type_name(value), f"taking it apart raised {exc!r}.") from exc
 
 

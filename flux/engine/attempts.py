@@ -59,7 +59,7 @@ async def _attempt(call: Call, number: int) -> Outcome:
     with entered(scope):
         try:
             value = await fence.within(_called(call, spec.func, number))
-        except BaseException as exc:
+        except BaseException as exc:  # a signal to unwind may come wrapped, or as another error
             if run.unwinding or is_suspension(exc):
                 raise Suspend from None
             await fence.close()
@@ -135,7 +135,7 @@ async def _beside(call: Call, number: int, func: Callable[..., Any]) -> Any:
     with entered(call.site.scope.inside(call.site.id, number, call.name)):
         try:
             return await _called(call, func, number)
-        except BaseException as exc:
+        except BaseException as exc:  # a signal to unwind may come wrapped, or as another error
             if call.run.unwinding or is_suspension(exc):
                 raise Suspend from None
             raise

@@ -90,7 +90,7 @@ async def _made(call: Call, record: Record | None, arguments: Json) -> Outcome:
             await _approved(call, arguments)
         call = await with_offers(call)
         known = await remembered(call) if spec.cache is not None else None
-    except Exception as exc:
+    except Exception as exc:  # whatever the user's code raises is the task's outcome
         if run.mismatch is not None:
             raise
         return raised(call, exc)

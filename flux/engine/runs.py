@@ -111,7 +111,7 @@ class Runs:
     async def _to_rest(self, run: Run) -> None:
         try:
             await run.to_rest()
-        except Exception:
+        except Exception:  # a fault of ours must not take the other runs down
             log.exception("execution %s: the engine failed; the execution stays as its history has it", run.id)
             run.stopped = run.stopped or FluxError("the engine failed: see the log")
         finally:

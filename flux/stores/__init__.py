@@ -45,7 +45,5 @@ def _sqlite_path(url: str) -> str | None:
             return rest[len("///") :]
         raise StoreError(f"A SQLite URL has three slashes before the path, as in sqlite:///flux.db, not {url!r}.")
     if scheme.partition("+")[0] in ("postgres", "postgresql"):
-        raise StoreError(
-            f"PostgreSQL is not in this version. Supported: {_SUPPORTED}."
-        )
+        raise StoreError(f"PostgreSQL is not in this version. Supported: {_SUPPORTED}.")
     raise StoreError(f"No store for {scheme + ':' if scheme else 'an empty URL'!r}. Supported: {_SUPPORTED}.")

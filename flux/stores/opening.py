@@ -56,7 +56,7 @@ def open_writer(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
         connection.execute("COMMIT")
         _use_wal(connection, path)
         _migrate(connection, path)
-    except BaseException:
+    except BaseException:  # whatever it was, the file is closed
         connection.close()
         raise
     return connection
@@ -121,7 +121,7 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {len(_migrations())}")
         connection.execute("COMMIT")
-    except BaseException:
+    except BaseException:  # whatever it was, nothing half-written stays
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise

@@ -54,7 +54,7 @@ class SQLiteStore:
             writer = await Connection.open(lambda: open_writer(path, synchronous))
             try:
                 reader = await Connection.open(lambda: open_reader(path))
-            except BaseException:
+            except BaseException:  # whatever it was, the file is closed
                 await writer.close()
                 raise
         except (sqlite3.Error, ValueError) as exc:
@@ -236,7 +236,7 @@ class SQLiteStore:
             outcomes = list(await self._write_connection.run(writes.write_group, [one.write for one in group]))
         except Exception as exc:  # noqa: BLE001 - whatever it is, everybody in the group is told, and the writer goes on
             outcomes = [exc] * len(group)
-        except BaseException:
+        except BaseException:  # not to be handled, but nobody may wait for ever
             self._waiting = group + self._waiting  # our loop ends: `finally` tells everybody
             raise
         for one, outcome in zip(group, outcomes, strict=True):

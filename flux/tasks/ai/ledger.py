@@ -43,7 +43,7 @@ async def ledger_of(run: Run) -> Ledger:
         found = _ledgers[run] = asyncio.get_running_loop().create_future()
         try:
             found.set_result(await _loaded(run))
-        except BaseException as exc:
+        except BaseException as exc:  # others wait for the same reading
             del _ledgers[run]
             found.set_exception(exc if isinstance(exc, Exception) else asyncio.CancelledError())
             found.exception()  # whoever waits for it gets it; if nobody does, that is no news

@@ -202,7 +202,7 @@ class MCPClient:
                 run.opened(connection)
         try:
             await connection.ready()
-        except Exception as exc:
+        except Exception as exc:  # the SDK's errors are told apart below
             connection.release()
             raise self._not_open(exc) from exc
         if connection.known_secrets:
@@ -227,7 +227,7 @@ class MCPClient:
             return asking.definition
         try:
             listed = await connection.listed()
-        except Exception as exc:
+        except Exception as exc:  # the SDK's errors are told apart below
             meant = sorted_out(exc, self.name)
             if isinstance(meant, NotSent | Lost):
                 raise ServerUnreachable(self.name, str(meant)) from exc
@@ -259,7 +259,7 @@ class MCPClient:
             connection = await self.connected(run)
             try:
                 return await read(connection)
-            except Exception as exc:
+            except Exception as exc:  # the SDK's errors are told apart below
                 meant = sorted_out(exc, self.name)
                 if isinstance(meant, NotSent) and meant.stale and not is_new:
                     connection.release()

@@ -304,7 +304,7 @@ class Conversation:
         except asyncio.CancelledError:
             exchange.abandon()
             raise
-        except Exception as exc:
+        except Exception as exc:  # the SDK's errors are told apart below
             meant = self._meant(exc)
             if isinstance(meant, NotSent) and meant.stale:
                 exchange.connection.release()
@@ -336,7 +336,7 @@ class Conversation:
                 await self._write(replace(self.note, sent=True))
             tell = partial(self.run.tell, self.asking.owner)
             return connection.begin(request(self.asking.method, params), execution=self.run.id, tell=tell)
-        except BaseException:
+        except BaseException:  # whatever it was, the connection is free again
             self.peers.finished(connection)
             raise
 
@@ -452,7 +452,7 @@ class Conversation:
                     reply = await connection.request(request(method, params), timeout=REACH_WITHIN, tell=tell)
                 finally:
                     self.peers.finished(connection)
-            except Exception as exc:
+            except Exception as exc:  # the SDK's errors are told apart below
                 meant = sorted_out(exc, self.asking.server)
                 if isinstance(meant, RequestRefused) and meant.code == types.INVALID_PARAMS:
                     raise self._unknown(f"the server no longer knows {self._its_work}") from exc
