@@ -36,7 +36,7 @@ RUNNING, LOOKING, WORKFLOWS, KEEPING = "Run and steer", "Look", "Workflows", "Ho
 Id = Annotated[str, typer.Argument(metavar="ID", help="An execution's id, or its beginning.")]
 File = Annotated[str, typer.Argument(metavar="FILE[:NAME]", help="A Python file or module, and a name in it.")]
 Places = Annotated[
-    list[str] | None, typer.Argument(metavar="[PATH]...", help="Files, folders and modules; else the current folder.")
+    list[str] | None, typer.Argument(metavar="PATH", help="Files, folders and modules; else the current folder.")
 ]
 Database = Annotated[
     str | None,
@@ -73,7 +73,7 @@ def run(
     file: File,
     input: Annotated[
         str | None,
-        typer.Argument(metavar="[INPUT]", help="JSON or plain text; `-` reads stdin, `@FILE` a file."),
+        typer.Argument(metavar="INPUT", help="JSON or plain text; `-` reads stdin, `@FILE` a file."),
     ] = None,
     id: Annotated[
         str | None,
@@ -97,7 +97,7 @@ def resume(
     id: Id,
     answer: Annotated[
         str | None,
-        typer.Argument(metavar="[ANSWER]", help="For its pause: JSON or plain text; `-` reads stdin, `@FILE` a file."),
+        typer.Argument(metavar="ANSWER", help="For its pause: JSON or plain text; `-` reads stdin, `@FILE` a file."),
     ] = None,
     pause: Annotated[
         str | None, typer.Option(metavar="NAME", help="Which pause is answered, when several are open.")
@@ -171,7 +171,7 @@ def list_(
     workflow: Annotated[str | None, typer.Option(metavar="NAME", help="Only this workflow's.")] = None,
     status: Annotated[
         list[str] | None,
-        typer.Option(metavar="STATUS", help="Only those: running, paused, failed, ... May be repeated."),
+        typer.Option(metavar="STATUS", help="Only those: running, interrupted, paused, ... May be repeated."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
     json: Json = False,

@@ -19,10 +19,8 @@ from typing import Literal
 from rich.text import Text
 
 from flux.cli import screen
-from flux.cli.loading import database_file
-from flux.domain.execution import Status
+from flux.cli.loading import database_file, is_interrupted
 from flux.errors import FluxError
-from flux.host import is_dead
 from flux.service import Flux
 
 Grade = Literal["ok", "warn", "fail"]
@@ -112,8 +110,7 @@ async def _executions(path: Path) -> list[Check]:
     counted = Counter(row.status.value for row in rows)
     said = ", ".join(f"{number:,} {status}" for status, number in sorted(counted.items())) or "none yet"
     checks = [Check("ok", "executions", said)]
-    running = [row for row in rows if row.status is Status.RUNNING]
-    left = [row.id for row in running if row.owner is None or is_dead(row.owner)]  # without an owner: it was let go of
+    left = [row.id for row in rows if is_interrupted(row)]
     if left:
         more = ", ..." if len(left) > 3 else ""
         said = f"{len(left):,} that no process runs ({', '.join(left[:3])}{more}): a server takes them up, or `flux resume` does"

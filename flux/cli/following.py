@@ -18,7 +18,7 @@ from rich.text import Text
 from flux.cli import screen
 from flux.cli.asking import ask
 from flux.cli.display import Display, display_of
-from flux.cli.loading import AnyWorkflow, Chosen, source_note
+from flux.cli.loading import AnyWorkflow, Chosen, Refused, source_note
 from flux.cli.views import execution_view, type_words
 from flux.context import ExecutionContext, OpenPause
 from flux.domain.execution import Status
@@ -88,8 +88,10 @@ async def going_on(flux: Flux, id: str) -> None:
     """Go on with an execution unless it waits for an answer, has ended, or is being run by another process: that is watched."""
     execution = await flux.get(id)
     if not execution.has_finished and not execution.is_paused:
-        with contextlib.suppress(ExecutionBusy):
+        try:
             await flux.go_on(id)
+        except ExecutionBusy:
+            screen.say("Another process runs it; this one looks on.", "dim")
 
 
 # -- running -------------------------------------------------------------------------------------------------------------
@@ -104,6 +106,11 @@ def drive(case: Case, chosen: Chosen, begin: Begin) -> ExecutionContext[Any] | N
             return asyncio.run(_drive(case, chosen, begin, display, letting_go))
         except KeyboardInterrupt:
             pass
+        except SystemExit as exc:  # what it asked for by that is not a result
+            raise Refused(
+                f"The code of {chosen.workflow.name!r} ended the process (SystemExit: {exc.code}); let it raise an error "
+                f"instead. The execution is where it was: {case.command('show', case.id)}"
+            ) from exc
     letting_go.say()
     return None
 

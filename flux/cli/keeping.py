@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from rich.text import Text
+
 from flux.cli import screen
 from flux.cli.loading import Refused, check_exists, with_flux
 from flux.cli.words import seconds_of
@@ -27,7 +29,5 @@ def _confirmed(seconds: float) -> bool:
     if not sys.stdin.isatty():
         raise Refused("This deletes for good: say so with --yes.")
     before = screen.local_time(screen.at(time.time() - seconds))
-    return screen.err().input(f"Delete all executions that ended before {before}? [y/N] ").strip().lower() in (
-        "y",
-        "yes",
-    )
+    question = Text(f"Delete all executions that ended before {before}? [y/N] ")  # a text: no markup in brackets
+    return screen.err().input(question).strip().lower() in ("y", "yes")

@@ -7,11 +7,13 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from flux.decorators import Workflow
 from flux.discovery import Problem, discover
+from flux.domain.execution import Status
 from flux.errors import DiscoveryError, DuplicateWorkflow, FluxError
+from flux.host import is_dead
 from flux.service import Flux
 from flux.settings import MEMORY, Settings
 
@@ -19,6 +21,7 @@ T = TypeVar("T")
 AnyWorkflow = Workflow[Any, Any]
 
 PAGE = 1000  # executions read at a time while looking for the beginning of an id
+MOST_RUNNING = 100_000  # running executions looked at, at most
 MOST_LISTED = 8  # ids named when the beginning of one fits several
 
 
@@ -98,6 +101,24 @@ async def known(flux: Flux, given: str) -> Known:
         is_final=execution.has_finished,
         source=await flux.engine.store.recall(_source_key(execution.workflow_name)),
     )
+
+
+class Listed(Protocol):
+    @property
+    def status(self) -> Status: ...
+
+    @property
+    def owner(self) -> Any: ...
+
+
+def is_interrupted(row: Listed) -> bool:
+    """Should be running, and no process runs it: it was let go of, or its process has died."""
+    return row.status is Status.RUNNING and (row.owner is None or is_dead(row.owner))
+
+
+async def runs_nowhere(flux: Flux, id: str) -> bool:
+    running = await flux.list(status=Status.RUNNING, limit=MOST_RUNNING)
+    return any(row.id == id and is_interrupted(row) for row in running)
 
 
 # -- workflows -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,17 @@ from rich.text import Text
 
 from flux.cli import screen
 from flux.cli.code import graphs_of
-from flux.cli.loading import Refused, database_file, full_id, known, with_flux, workflow_of
+from flux.cli.loading import (
+    MOST_RUNNING,
+    Refused,
+    database_file,
+    full_id,
+    is_interrupted,
+    known,
+    runs_nowhere,
+    with_flux,
+    workflow_of,
+)
 from flux.cli.timeline import CallLine, bar, lines_of, span_of
 from flux.cli.views import pause_view, type_words
 from flux.context import ExecutionContext
@@ -22,8 +32,10 @@ from flux.domain.execution import Status
 from flux.errors import NotReadable, TaskFailed
 from flux.events import ExecutionEvent, shown
 from flux.schema import to_json_value
+from flux.service import Flux
 from flux.tasks import Graph
 
+INTERRUPTED = "interrupted"  # no status of its own: running, and nobody runs it
 SHORT = 12  # characters of an id that a terminal shows: enough to name it by
 LONGEST = 4000  # characters of a value that `show` shows
 BOUNDED = 200  # characters of a value in a table
@@ -38,17 +50,27 @@ WORDS_WIDTH = 34  # columns of a timeline's words, beside the names and bars
 def list_executions(
     *, workflow: str | None, statuses: Sequence[str], limit: int, as_json: bool, database: str | None
 ) -> None:
-    wanted = [_status(each) for each in statuses] or None
+    wanted = {_status(each) for each in statuses}
+    words = {each.lower() for each in statuses}
     path = database_file(database)
     if path is not None and not path.exists():
         if as_json:
             screen.print_json([])
         screen.say(f"There are no executions yet: there is no database {path}.")
         return
-    rows = with_flux(lambda flux: flux.list(workflow=workflow, status=wanted, limit=limit), database=database)
+    sifts = (
+        INTERRUPTED in words and Status.RUNNING.value not in words
+    )  # which of the running ones, no database can tell
+    rows = with_flux(
+        lambda flux: flux.list(workflow=workflow, status=wanted or None, limit=MOST_RUNNING if sifts else limit),
+        database=database,
+    )
+    if sifts:
+        rows = [row for row in rows if row.status is not Status.RUNNING or is_interrupted(row)][:limit]
     if as_json:
         keys = ("id", "workflow", "status", "created_at", "updated_at", "wake_at", "parent", "principal")
-        screen.print_json([_row_view({key: getattr(row, key) for key in keys}) for row in rows])
+        views = [_row_view({key: getattr(row, key) for key in keys}) for row in rows]
+        screen.print_json([{**view, INTERRUPTED: is_interrupted(row)} for view, row in zip(views, rows, strict=True)])
         return
     if not rows:
         screen.say("There are no such executions." if workflow or wanted else "There are no executions yet.")
@@ -57,7 +79,7 @@ def list_executions(
         (
             _short(row.id),
             row.workflow,
-            screen.status_text(row.status.value),
+            screen.status_text(INTERRUPTED if is_interrupted(row) else row.status.value),
             screen.ago(screen.at(row.created_at)),
             screen.lasted(row.updated_at - row.created_at) if row.status.is_final else "",
         )
@@ -70,9 +92,9 @@ def list_executions(
 
 def _status(given: str) -> Status:
     try:
-        return Status(given.lower())
+        return Status.RUNNING if given.lower() == INTERRUPTED else Status(given.lower())
     except ValueError:
-        raise Refused(f"{given!r} is no status; there are: {', '.join(Status)}.") from None
+        raise Refused(f"{given!r} is no status; there are: {', '.join([INTERRUPTED, *Status])}.") from None
 
 
 def _row_view(row: dict[str, Any]) -> dict[str, Any]:
@@ -100,10 +122,11 @@ class Parts:
 
 
 def show(given: str, parts: Parts, *, sources: Sequence[str], as_json: bool, database: str | None) -> None:
-    execution, history = with_flux(lambda flux: _read(flux, given), database=database)
+    found = with_flux(lambda flux: _read(flux, given), database=database)
+    execution, history = found.execution, found.history
     graphs = _graphs(execution.execution_id, sources, database) if parts.graph else []
     if as_json:
-        view = _view(execution, history)
+        view = _view(found)
         if parts.events:
             view["events"] = [_event_view(event) for event in _events(execution, history)]
         if parts.timeline:
@@ -114,7 +137,7 @@ def show(given: str, parts: Parts, *, sources: Sequence[str], as_json: bool, dat
         return
     tables = [parts.events, parts.timeline, parts.graph]
     if not any(tables) or sys.stdout.isatty():
-        screen.print_fields(_fields(execution, history, database))
+        screen.print_fields(_fields(found, database))
     for graph in graphs:
         screen.out().print(Text(f"\n{graph.to_text(graph.states(history), width=_width())}"))
     if parts.timeline:
@@ -123,22 +146,33 @@ def show(given: str, parts: Parts, *, sources: Sequence[str], as_json: bool, dat
         _print_events(_events(execution, history))
 
 
-async def _read(flux: Any, given: str) -> tuple[ExecutionContext[Any], list[Event]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    execution: ExecutionContext[Any]
+    history: Sequence[Event]
+    is_interrupted: bool
+
+    @property
+    def started(self) -> ExecutionStarted:
+        first = self.history[0]
+        assert isinstance(first, ExecutionStarted)
+        return first
+
+
+async def _read(flux: Flux, given: str) -> Found:
     id = await full_id(flux, given)
-    return await flux.get(id), await flux.history(id)
+    is_left = await runs_nowhere(flux, id)
+    return Found(execution=await flux.get(id), history=await flux.history(id), is_interrupted=is_left)
 
 
-def _fields(
-    execution: ExecutionContext[Any], history: Sequence[Event], database: str | None
-) -> list[tuple[str, screen.Cell]]:
-    started = history[0]
-    assert isinstance(started, ExecutionStarted)
+def _fields(found: Found, database: str | None) -> list[tuple[str, screen.Cell]]:
+    execution, history, started = found.execution, found.history, found.started
     id = execution.execution_id
     moment = screen.iso(execution.created_at) if not sys.stdout.isatty() else screen.local_time(execution.created_at)
     fields: list[tuple[str, screen.Cell]] = [
         ("id", id),
         ("workflow", execution.workflow_name),
-        ("status", screen.status_text(execution.status.value)),
+        ("status", screen.status_text(INTERRUPTED if found.is_interrupted else execution.status.value)),
         ("started", moment or ""),
     ]
     if execution.has_finished:
@@ -158,6 +192,8 @@ def _fields(
         fields.append(("asks", _said({key: value for key, value in _question(pause_view(pause)).items() if value})))
         answer = ["--pause", pause.name] if len(execution.pauses) > 1 else []
         fields.append(("to answer", screen.command("resume", id, "ANSWER", *answer, database=database)))
+    if found.is_interrupted:
+        fields.append(("to go on", screen.command("resume", id, database=database)))
     if execution.has_failed:
         fields.append(("to retry", screen.command("retry", id, database=database)))
     return [(name, screen.printable(value) if isinstance(value, str) else value) for name, value in fields]
@@ -173,14 +209,14 @@ def _said(value: Any) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}… ({len(text):,} characters; all of it with --json)"
 
 
-def _view(execution: ExecutionContext[Any], history: Sequence[Event]) -> dict[str, Any]:
-    started = history[0]
-    assert isinstance(started, ExecutionStarted)
+def _view(found: Found) -> dict[str, Any]:
+    execution, history, started = found.execution, found.history, found.started
     ended = _end(execution, history)
     return {
         "execution_id": execution.execution_id,
         "workflow": execution.workflow_name,
         "status": execution.status.value,
+        INTERRUPTED: found.is_interrupted,
         "created_at": screen.iso(execution.created_at),
         "updated_at": screen.iso(execution.updated_at),
         "wake_at": screen.iso(execution.wake_at),

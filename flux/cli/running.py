@@ -26,6 +26,7 @@ from flux.cli.loading import (
     database_file,
     full_id,
     known,
+    runs_nowhere,
     with_flux,
     workflow_of,
 )
@@ -34,15 +35,13 @@ from flux.cli.words import candidates, input_of, text_of
 from flux.context import ExecutionContext
 from flux.decorators import UNSET
 from flux.domain.execution import Status
-from flux.errors import FluxError, InvalidAnswer, WorkflowMismatch
-from flux.host import is_dead
+from flux.errors import FluxError, InvalidAnswer, InvalidInput, WorkflowMismatch
 from flux.schema import input_schema, to_json_value
 from flux.service import Flux
 
 START_WITHIN = 30.0  # seconds that a detached process has to begin
 CANCEL_WITHIN = 20.0  # seconds that rollbacks are waited for
 SUSPEND_WITHIN = 5.0
-MOST_RUNNING = 100_000
 
 
 def run(
@@ -81,7 +80,15 @@ def _asked_input(workflow: AnyWorkflow) -> Any:
     if not schema.schema.get("required"):
         return UNSET
     screen.say(f"{workflow.name} takes an input:", "bold")
-    return schema.unwrap(ask_for(schema.schema, workflow.name), f"The input of workflow {workflow.name!r}")
+    what = f"The input of workflow {workflow.name!r}"
+    while True:
+        value = schema.unwrap(ask_for(schema.schema, workflow.name), what)
+        try:
+            workflow.input.validate(value, what)
+        except InvalidInput as exc:  # a schema does not say everything that a type does
+            screen.say(str(exc), "red")
+        else:
+            return value
 
 
 # -- in the background ---------------------------------------------------------------------------------------------------
@@ -150,14 +157,9 @@ def resume(
         return ended(case, execution, sources)
     chosen = workflow_of(execution, sources)
     if answer is None:
-        return see_through(case, chosen, lambda flux: _go_on(flux, case.id))
+        return see_through(case, chosen, lambda flux: going_on(flux, case.id))
     meanings = candidates(text_of(answer))
     return see_through(case, chosen, lambda flux: _answer(flux, case.id, meanings, pause))
-
-
-async def _go_on(flux: Flux, id: str) -> None:
-    if not (await flux.get(id)).is_paused:  # a question is asked, or shown, when the execution is at rest
-        await flux.go_on(id)
 
 
 async def _answer(flux: Flux, id: str, meanings: Sequence[Any], pause: str | None) -> None:
@@ -223,7 +225,7 @@ def cancel(given: str, *, reason: str | None, sources: Sequence[str], as_json: b
 
     async def work(flux: Flux) -> ExecutionContext[Any]:
         await flux.cancel(execution.id, reason=reason)
-        if not workflows and not await _has_runner(flux, execution.id):
+        if not workflows and await runs_nowhere(flux, execution.id):
             return await flux.get(execution.id)
         return await flux.wait(execution.id, timeout=CANCEL_WITHIN)
 
@@ -264,8 +266,3 @@ def _at_hand(execution: Known, sources: Sequence[str]) -> Sequence[AnyWorkflow]:
         if sources:
             raise
         return ()
-
-
-async def _has_runner(flux: Flux, id: str) -> bool:
-    running = await flux.list(status=Status.RUNNING, limit=MOST_RUNNING)
-    return any(row.id == id and row.owner is not None and not is_dead(row.owner) for row in running)

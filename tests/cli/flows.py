@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from decimal import Decimal
 from enum import Enum
 
 from pydantic import BaseModel
@@ -22,6 +23,10 @@ class Answer(BaseModel):
     size: Size = Size.SMALL
 
 
+class Load(BaseModel):
+    kilos: Decimal
+
+
 def note(line: str) -> None:
     with open(os.environ["LEDGER"], "a") as file:
         file.write(line + "\n")
@@ -35,7 +40,6 @@ async def step(name: str) -> str:
 
 @task
 def slow(number: int) -> int:
-
     note(f"slow {number}")
     time.sleep(0.02)
     return number
@@ -54,6 +58,11 @@ async def asks(ctx: ExecutionContext[None]) -> list[str]:
     before = await step("before")
     answer = await pause("agree", response=Answer, message="Do you agree?")
     return [before, str(answer.agreed), answer.size.value]
+
+
+@workflow
+async def weighed(ctx: ExecutionContext[Load]) -> str:
+    return f"{ctx.input.kilos:.2f} kg"
 
 
 @workflow

@@ -15,6 +15,26 @@ import pytest
 
 FLUX = [sys.executable, "-m", "flux.cli"]
 
+GATED = """
+import asyncio
+from pathlib import Path
+from flux import task, workflow
+
+@task
+async def wait():
+    while not Path("gate").exists():
+        await asyncio.sleep(0.01)
+    return "through"
+
+@workflow
+async def waits():
+    return await wait()
+
+@workflow
+async def leaving():
+    raise SystemExit(0)
+"""
+
 DEAF = """
 import time
 from pathlib import Path
@@ -116,9 +136,28 @@ def test_control_c_lets_go_and_what_was_finished_is_not_done_again(folder: Path)
     _, said = process.communicate(timeout=20)
     assert process.returncode == 130
     assert "flux resume long" in said
+    assert [row["interrupted"] for row in read("list", "--status", "interrupted")] == [True]
+    assert "status\tinterrupted" in flux("show", "long").stdout
     done = flux("resume", "long")
     assert done.stdout.strip() == str(sum(range(60)))
     assert 60 <= len(ledger.read_text().splitlines()) <= 61
+
+
+def test_what_runs_in_the_background_is_looked_on_by_whoever_resumes_it(folder: Path) -> None:
+    (folder / "gated.py").write_text(GATED)
+    flux("run", "gated.py:waits", "--id", "far", "--detach")
+    assert read("show", "far")["interrupted"] is False
+    watcher = subprocess.Popen([*FLUX, "resume", "far"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert watcher.stderr is not None
+    assert "looks on" in watcher.stderr.readline()
+    (folder / "gate").touch()
+    said, _ = watcher.communicate(timeout=20)
+    assert (watcher.returncode, said) == (0, "through\n")
+
+
+def test_code_that_ends_the_process_is_told_as_a_mistake(folder: Path) -> None:
+    (folder / "gated.py").write_text(GATED)
+    assert "SystemExit: 0" in flux("run", "gated.py:leaving", exits=2).stderr
 
 
 def test_control_c_ends_the_process_although_a_task_in_a_thread_does_not_listen(folder: Path) -> None:
@@ -135,7 +174,7 @@ def test_control_c_ends_the_process_although_a_task_in_a_thread_does_not_listen(
 @pytest.mark.usefixtures("folder")
 def test_workflows_graphs_and_schedules_of_a_file_are_shown() -> None:
     listed = read("workflows", "flows.py")
-    assert {row["name"] for row in listed["workflows"]} == {"greet", "asks", "long", "fails"}
+    assert {row["name"] for row in listed["workflows"]} == {"greet", "asks", "weighed", "long", "fails"}
     assert "last" in flux("graph", "flows.py").stdout
     assert "flowchart TD" in flux("graph", "flows.py", "--mermaid").stdout
     flux("run", "flows.py:greet", "Ada")

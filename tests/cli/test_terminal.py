@@ -80,3 +80,23 @@ def test_control_c_at_a_question_leaves_it_open_and_says_how_to_go_on() -> None:
     terminal.process.send_signal(signal.SIGINT)
     assert terminal.end() in (3, 130)
     assert "flux resume mine" in terminal.shown
+
+
+def test_an_input_that_its_type_refuses_is_asked_for_again() -> None:
+    terminal = Terminal("run", "flows.py:weighed")
+    terminal.until("kilos")
+    terminal.type("heavy")
+    terminal.until("does not fit")
+    terminal.type("2.5")
+    assert terminal.end() == 0
+    assert "2.50 kg" in terminal.shown
+
+
+def test_prune_asks_and_no_is_the_default() -> None:
+    first = Terminal("run", "flows.py:greet", "Ada", "--id", "one")
+    assert first.end() == 0
+    terminal = Terminal("prune", "--older-than", "0s")
+    terminal.until("[y/N]")
+    terminal.type("")
+    assert terminal.end() == 0
+    assert "Nothing is deleted" in terminal.shown
