@@ -28,9 +28,10 @@ from flux.errors import (
     UnusableResult,
 )
 from flux.options import TaskOptions
+from flux.tasks.mcp.asking import Asking, Note, Wire, request
 from flux.tasks.mcp.auth import Auth
 from flux.tasks.mcp.connection import PAGES, Connection, Terms, list_tools
-from flux.tasks.mcp.conversation import Asking, Conversation, Note, Wire, request
+from flux.tasks.mcp.conversation import Conversation
 from flux.tasks.mcp.faults import Lost, NotSent, innermost, sorted_out
 from flux.tasks.mcp.results import Prompt, ResourceBlock, Results
 from flux.tasks.mcp.schemas import faults_in

@@ -25,7 +25,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from flux.engine.ports import SecretStore
 from flux.errors import UnusableResult
 from flux.tasks.mcp.auth import Auth
-from flux.tasks.mcp.faults import Lost, NotSent, innermost
+from flux.tasks.mcp.faults import Lost, NotSent, Slow, innermost
 from flux.tasks.mcp.streams import Streams
 from flux.tasks.mcp.targets import Command, Local, Target, Url
 
@@ -55,12 +55,14 @@ class Terms:
     most: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pushed:
-    """A question that a server of the older protocols asks over the open call."""
+    """A question that a server of the older protocols asks over the open call. `answer` is cancelled when it does not wait any
+    more; `shown`: somebody has been asked already."""
 
     params: types.ElicitRequestParams
     answer: asyncio.Future[types.ElicitResult]
+    shown: bool = False
 
 
 class Exchange(Generic[T]):
@@ -110,14 +112,20 @@ class Exchange(Generic[T]):
     async def step(self, timeout: float | None = None) -> T | Pushed:
         """The answer, or the next question. Raises what the session raises; Lost, also after `timeout` seconds."""
         deadline = None if timeout is None else self._loop_time() + timeout
-        while not self.pushed and not self._task.done():
-            await self._some_news(deadline)
-            if deadline is not None and self._loop_time() >= deadline and not self._task.done() and not self.pushed:
+        while True:
+            self._drop_what_was_withdrawn()
+            if self.pushed:
+                return self.pushed[0]
+            if self._task.done():
+                return self._outcome()
+            if deadline is not None and self._loop_time() >= deadline:
                 self.abandon()
-                raise Lost(f"no answer within {timeout:g} s")
-        if self._task.done():
-            return self._outcome()
-        return self.pushed[0]
+                raise Slow(f"no answer within {timeout:g} s")
+            await self._some_news(deadline)
+
+    def _drop_what_was_withdrawn(self) -> None:
+        while self.pushed and self.pushed[0].answer.done() and not self.pushed[0].shown:
+            self.pushed.popleft()
 
     async def _some_news(self, deadline: float | None) -> None:
         self._news = asyncio.get_running_loop().create_future()
@@ -257,10 +265,6 @@ class Connection:
         return not self.lost.done() and not self._released
 
     @property
-    def is_open(self) -> bool:
-        return self._opened.done() and self._opened.exception() is None and not self.lost.done()
-
-    @property
     def is_modern(self) -> bool:
         return self.session.protocol_version in MODERN_PROTOCOL_VERSIONS
 
@@ -332,6 +336,17 @@ class Connection:
             if self.tools is None:
                 self.tools = {tool.name: tool for tool in await list_tools(self)}
             return self.tools
+
+    def makes_old_tasks_of(self, tool: str) -> bool:
+        """Whether calls of the tool can be tasks as the protocol of 2025-11-25 has them."""
+        if self.is_modern:
+            return False
+        capabilities = self.session.server_capabilities
+        tasks = None if capabilities is None else capabilities.tasks
+        if tasks is None or tasks.requests is None or tasks.requests.tools is None or tasks.requests.tools.call is None:
+            return False
+        execution = (self.tools or {})[tool].execution if tool in (self.tools or {}) else None
+        return execution is not None and execution.task_support in ("optional", "required")
 
     # -- what the server says by itself -----------------------------------------------------------------------------
 

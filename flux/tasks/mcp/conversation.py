@@ -7,19 +7,16 @@ has come, and takes it up there."""
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import mcp_types as types
 from mcp import MCPError
-from mcp.client.session import ClientSession
-from pydantic import TypeAdapter
 
-from flux.domain.calls import CallId, Json
+from flux.domain.calls import Json
 from flux.domain.events import CallNoted
 from flux.engine.invoke import recall
 from flux.engine.run import Run
@@ -30,83 +27,26 @@ from flux.errors import (
     RequestRefused,
     ServerUnreachable,
     Suspend,
+    TaskTimeout,
     ToolExecutionError,
     UnusableResult,
 )
+from flux.tasks.mcp.asking import Asking, Note, Wire, request, task_request
 from flux.tasks.mcp.connection import Connection, Exchange, Pushed, Send
-from flux.tasks.mcp.faults import Lost, NotSent, sorted_out
+from flux.tasks.mcp.faults import Lost, NotSent, Slow, sorted_out
+from flux.tasks.mcp.kept import keep, taken_up
 from flux.tasks.mcp.questions import Answer, Question, ask, given_to, question_of
 
-KEEP = 600.0  # seconds that an open call outlives its run when a question that the server asked over it is not answered yet
 STOP_WITHIN = 3.0  # seconds that telling a server to stop may take
 TRIES = 8  # to reach a server which has a task of ours under way, further and further apart
 MOST_ROUNDS = 100  # of questions in one call
+DECLINED_WITHIN = 3.0  # seconds that a task may take to end after its question was declined, before it is looked at
+MOST_LOOKS = 30  # at a task that still asks what it has been told
 
 REACH_WITHIN = 75.0  # seconds that a server may take to say how its work for us goes
 LOOK_FOR = 45  # seconds that one of our own servers is asked to wait for news
 
 IDEMPOTENCY_KEY = "flux/idempotencyKey"
-
-Wire = dict[str, Any]
-_wire: TypeAdapter[Any] = TypeAdapter(Wire)
-
-
-class _Request(types.Request[Wire, str]):
-    """Any request; what comes back is looked at here, whatever the SDK knows of it."""
-
-
-class _TaskRequest(_Request):
-    name_param = "taskId"
-
-
-def request(method: str, params: Mapping[str, Any]) -> Send[Wire]:
-    made = (_TaskRequest if method.startswith("tasks/") else _Request)(method=method, params=dict(params))
-
-    async def send(session: ClientSession, progress: Any) -> Wire:
-        answer: object = await session.send_request(made, _wire, progress_callback=progress)
-        return cast(Wire, answer)
-
-    return send
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asking:
-    """What to ask for. `safe`: it may be made twice. `owner` is the task's name, `what` the tool's, or what it is.
-    `is_flux`: the server is one of ours, which gives handles for what takes long.
-    `definition` is the tool as it was discovered."""
-
-    server: str
-    owner: str
-    what: str
-    method: Literal["tools/call", "resources/read", "prompts/get"]
-    params: Wire
-    safe: bool
-    timeout: float | None
-    key: str
-    is_flux: bool = False
-    definition: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """How far a request has come. `asked` are the questions of the last round, by key; `task` and `handle` are the ids by
-    which the server knows the work that it does for us."""
-
-    round: int = 0
-    sent: bool = False
-    asked: Mapping[str, Wire] | None = None
-    state: str | None = None
-    links: bool = False
-    task: str | None = None
-    handle: str | None = None
-
-    def text(self) -> Json:
-        told = {name: getattr(self, name) for name in self.__slots__}
-        return Json(json.dumps({name: value for name, value in told.items() if value}))
-
-    @classmethod
-    def read(cls, text: str | None) -> Note:
-        return cls(**json.loads(text)) if text else cls()
 
 
 class Peers(Protocol):
@@ -125,51 +65,23 @@ class Peers(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class _Kept:
-    exchange: Exchange[Wire]
-    end: asyncio.TimerHandle
-
-
-open_calls: dict[tuple[str, CallId], _Kept] = {}
-"""Open calls of parked executions: the older protocols ask over the call, and an answer takes its time."""
-
-
-def _keep(key: tuple[str, CallId], exchange: Exchange[Wire]) -> None:
-    def drop() -> None:
-        open_calls.pop(key, None)
-        exchange.abandon()
-
-    open_calls[key] = _Kept(exchange, asyncio.get_running_loop().call_later(KEEP, drop))
-
-
-def _taken_up(key: tuple[str, CallId]) -> Exchange[Wire] | None:
-    kept = open_calls.get(key)
-    if kept is None or kept.exchange.connection.lost.get_loop() is not asyncio.get_running_loop():
-        return None
-    kept.end.cancel()
-    return open_calls.pop(key).exchange
-
-
-def drop_open_call(execution: str, call: CallId) -> None:
-    """Nobody goes on with it any more."""
-    exchange = _taken_up((execution, call))
-    if exchange is not None:
-        exchange.abandon()
-
-
 def name_of(owner: str) -> str:
     return f"{owner}: request"
 
 
 @dataclass(slots=True)
 class Conversation:
+    """`declined` are the questions that were: their names, by their words. `unused` are answers, by the words of the question,
+    which came when the server did not wait any more; `told` counts how often a task still asks what it has been told."""
+
     asking: Asking
     peers: Peers
     site: Site
     note: Note = field(default_factory=Note)
     definition: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    declined: list[str] = field(default_factory=list[str])
+    declined: dict[str, str] = field(default_factory=dict[str, str])
+    unused: dict[str, Answer] = field(default_factory=dict[str, Answer])
+    told: dict[str, int] = field(default_factory=dict[str, int])
 
     @property
     def run(self) -> Run:
@@ -179,7 +91,7 @@ class Conversation:
         """What the server answers in the end. Raises the errors of `flux.errors.RemoteError`."""
         record = recall(self.site, self._name)
         self.definition = self.asking.definition
-        self.note = Note.read(record.note if record is not None else None)
+        self.note = Note.read(record.note if record is not None else None, self.run.codec)
         try:
             while True:
                 reply = await self._step()
@@ -189,13 +101,13 @@ class Conversation:
             if not self.run.unwinding:
                 await self.stop()
             raise
-        except (ConnectionLost, ServerUnreachable, RequestRefused, ToolExecutionError, UnusableResult):
+        except (ConnectionLost, TaskTimeout, ServerUnreachable, RequestRefused, ToolExecutionError, UnusableResult):
             self._forget()
             raise
 
     async def _step(self) -> Wire | None:
         if self.note.task:
-            return await self._task()
+            return await (self._old_task() if self.note.old else self._task())
         if self.note.handle:
             return await self._handle(self.note.handle)
         return await self._round()
@@ -230,6 +142,9 @@ class Conversation:
             await self._write(replace(self.note, sent=False, round=self._next_round(), links=True, asked=_links(exc)))
             return None
         match reply.get("resultType"):
+            case None if isinstance(reply.get("task"), dict):
+                await self._write(Note(task=str(reply["task"]["taskId"]), old=True))
+                return None
             case "input_required":
                 asked = cast("Mapping[str, Wire]", reply.get("inputRequests") or {})
                 state: str | None = reply.get("requestState")
@@ -259,7 +174,7 @@ class Conversation:
         asking = [ask(self.site, question, server=self.asking.server) for question in questions.values()]
         given = [await asking[0]] if len(asking) == 1 else await asyncio.gather(*asking)
         answers = dict(zip(questions, given, strict=True))
-        self.declined = [key for key, answer in answers.items() if answer["action"] != "accept"]
+        self.declined = {questions[key].message: key for key, answer in answers.items() if answer["action"] != "accept"}
         if self.note.links:
             if self.declined:
                 raise ToolExecutionError(self.asking.what, "the address was not visited", self.asking.server)
@@ -276,7 +191,7 @@ class Conversation:
 
     async def _exchanged(self, answers: Mapping[str, Answer]) -> Wire:
         """The reply. A connection that turns out to have ended is replaced once."""
-        exchange = _taken_up((self.run.id, self.site.id))
+        exchange = taken_up((self.run.id, self.site.id))
         if exchange is None and self.note.sent and not self.asking.safe:
             raise self._unknown("the process that made the call has ended")
         for is_new in (False, True):
@@ -291,13 +206,13 @@ class Conversation:
     async def _reply(self, exchange: Exchange[Wire]) -> Wire:
         pushed: Pushed | None = None
         try:
-            while isinstance(step := await exchange.step(self.asking.timeout), Pushed):
+            while isinstance(step := await exchange.step(self._patience), Pushed):
                 pushed = step
                 await self._put(exchange, pushed)
                 pushed = None
         except Suspend:
             if pushed is not None and self.run.stopped is None:
-                _keep((self.run.id, self.site.id), exchange)
+                keep((self.run.id, self.site.id), exchange)
                 raise
             exchange.abandon()
             raise
@@ -313,13 +228,26 @@ class Conversation:
         self.peers.finished(exchange.connection)
         return step
 
+    @property
+    def _patience(self) -> float | None:
+        """A task whose question was declined may wait for a better answer, and never say so."""
+        return DECLINED_WITHIN if self.note.old and self.declined else self.asking.timeout
+
     async def _put(self, exchange: Exchange[Wire], pushed: Pushed) -> None:
         """Ask somebody what the server asks over the open call, and hand the answer back."""
         params = pushed.params.model_dump(by_alias=True, mode="json", exclude_none=True)
-        question = self._question(params, key=f"pushed {self.note.round}", name=self.asking.what)
+        key = f"pushed {self.note.round} {self.note.given}"
+        question = self._question(params, key=key, name=self.asking.what)
+        pushed.shown = True
         answer = await ask(self.site, question, server=self.asking.server)
+        await self._write(replace(self.note, given=self.note.given + 1))
         exchange.answered()
-        pushed.answer.set_result(types.ElicitResult.model_validate(answer))
+        if answer["action"] != "accept":
+            self.declined[question.message] = question.name
+        if pushed.answer.done():  # the server did not wait so long
+            self.unused[question.message] = answer
+        else:
+            pushed.answer.set_result(types.ElicitResult.model_validate(answer))
 
     async def _sent(self, answers: Mapping[str, Answer]) -> Exchange[Wire]:
         """A new request, on a connection that is known to stand."""
@@ -334,11 +262,14 @@ class Conversation:
             self.definition = await self.peers.current(connection, self.asking)
             if not self.asking.safe:
                 await self._write(replace(self.note, sent=True))
-            tell = partial(self.run.tell, self.asking.owner)
-            return connection.begin(request(self.asking.method, params), execution=self.run.id, tell=tell)
+            as_task = connection.makes_old_tasks_of(self.asking.what)
+            return self._begun(connection, task_request(params) if as_task else request(self.asking.method, params))
         except BaseException:  # whatever it was, the connection is free again
             self.peers.finished(connection)
             raise
+
+    def _begun(self, connection: Connection, send: Send[Wire]) -> Exchange[Wire]:
+        return connection.begin(send, execution=self.run.id, tell=partial(self.run.tell, self.asking.owner))
 
     # -- the server's own task --------------------------------------------------------------------------------------
 
@@ -347,6 +278,7 @@ class Conversation:
         said: str | None = None
         for key, question in (self.note.asked or {}).items():
             await self._update(key, question)
+        rested = 0.0
         while True:
             task = await self._reached("tasks/get", self._of_task())
             said = self._tell_once(task.get("statusMessage"), said)
@@ -363,17 +295,67 @@ class Conversation:
                     for key, question in cast("Mapping[str, Wire]", task.get("inputRequests") or {}).items():
                         await self._update(key, question)
                 case _:
-                    pass
+                    rested += await self._rest(task.get("pollIntervalMs"), rested)
+                    continue
             await self._rest(task.get("pollIntervalMs"))
 
+    async def _old_task(self) -> Wire:
+        """Ask for its result: the answer comes when it has ended, and over the open call comes what it asks."""
+
+        async def ask_for_result() -> Wire:
+            exchange = taken_up((self.run.id, self.site.id))
+            if exchange is None:
+                exchange = self._begun(await self.peers.connected(self.run), request("tasks/result", self._of_task()))
+            try:
+                return await self._reply(exchange)
+            except ConnectionLost as exc:
+                if isinstance(exc.__cause__, Slow):
+                    await self._check_slow_task()
+                raise
+
+        return await self._persistently(ask_for_result)
+
+    async def _check_slow_task(self) -> None:
+        task = await self._reached("tasks/get", self._of_task())
+        if self.declined and task.get("status") == "input_required":
+            raise self._declined(self._its_work)
+        if not self.declined:
+            await self.stop()
+            raise self._too_slow()
+
+    def _declined(self, waits: str) -> ToolExecutionError:
+        said = f"{', '.join(self.declined.values())} was declined, and {waits} waits for an answer"
+        return ToolExecutionError(self.asking.what, said, self.asking.server)
+
+    def _too_slow(self) -> Exception:
+        if self.asking.safe:
+            return TaskTimeout(self.asking.owner, self.asking.timeout or 0.0)
+        return self._unknown(f"no answer within {self.asking.timeout:g} s")
+
     async def _update(self, key: str, request: Wire) -> None:
+        if key in self.told:
+            return self._still_asks(key)
+        self.told[key] = 0
         asked = dict(self.note.asked or {})
         if key not in asked:
             self.note = replace(self.note, asked={**asked, key: request})
-            self.run.journal.note(self._fact(self.note.text()))  # written with the question
-        question = self._question(request, key=key, name=key)
+            self.run.journal.note(self._fact(self.note.text(self.run.codec)))  # written with the question
+        question = self._question(request, key=key, name=self.asking.what)
+        if question.message in self.declined:
+            raise self._declined(self._its_work)
         answer = await ask(self.site, question, server=self.asking.server)
+        if answer["action"] != "accept":
+            self.declined[question.message] = question.name
         await self._reached("tasks/update", self._of_task(inputResponses={key: answer}))
+        return None
+
+    def _still_asks(self, key: str) -> None:
+        """It may not have looked yet; but it does not have to like the answer."""
+        self.told[key] += 1
+        if self.declined and self.told[key] > 1:
+            raise self._declined(self._its_work)
+        if self.told[key] > MOST_LOOKS:
+            raise UnusableResult(self.asking.server, f"{self._its_work} does not take the answer to {key!r}")
 
     def _of_task(self, **params: Any) -> Wire:
         return {"taskId": self.note.task, **params}
@@ -383,9 +365,15 @@ class Conversation:
             self.run.tell(self.asking.owner, message)
         return message or said
 
-    async def _rest(self, milliseconds: Any) -> None:
-        seconds = milliseconds / 1000 if isinstance(milliseconds, int | float) else 1.0
-        await self.run.clock.sleep_until(self.run.clock.now() + min(max(seconds, 0.02), 5.0))
+    async def _rest(self, milliseconds: Any, rested: float = 0.0) -> float:
+        """Wait before the next look, and return for how long. After the call's timeout the server is told to stop."""
+        asked = milliseconds / 1000 if isinstance(milliseconds, int | float) else 1.0
+        seconds = min(max(asked, 0.02), 5.0)
+        if self.asking.timeout is not None and rested + seconds > self.asking.timeout:
+            await self.stop()
+            raise self._too_slow()
+        await self.run.clock.sleep_until(self.run.clock.now() + seconds)
+        return seconds
 
     # -- an execution on a server of ours ---------------------------------------------------------------------------
 
@@ -395,9 +383,7 @@ class Conversation:
         if not self.asking.is_flux or not _is_handle(told):
             return reply
         if self.declined:
-            refused = ", ".join(self.declined)
-            why = f"{refused} was declined, and execution {told['execution_id']} waits for it"
-            raise ToolExecutionError(self.asking.what, why, self.asking.server)
+            raise self._declined(f"execution {told['execution_id']}")
         await self._write(Note(handle=str(told["execution_id"])))
         return None
 
@@ -413,7 +399,7 @@ class Conversation:
                     raise ToolExecutionError(self.asking.what, said, self.asking.server)
                 case "paused":
                     questions = cast("list[Wire]", view.get("questions") or [])
-                    await asyncio.gather(*[self._resume(execution, each) for each in questions])
+                    await self._resume(execution, questions[0])
                 case "running":
                     pass
                 case _:
@@ -422,13 +408,17 @@ class Conversation:
     async def _resume(self, execution: str, asked: Wire) -> None:
         name = str(asked.get("pause"))
         question = Question(
-            key=f"{execution} {name}",
+            key=f"{execution} {name} {self.note.given}",
             name=name,
             message=str(asked.get("message", "")),
             schema=cast(Wire, asked.get("answer_schema") or {}),
             output=asked.get("output"),
         )
-        answer = await given_to(self.site, question, server=self.asking.server)
+        known = self.unused.pop(question.message, None)
+        answer = (
+            await given_to(self.site, question, server=self.asking.server) if known is None else _freed(known, question)
+        )
+        await self._write(replace(self.note, given=self.note.given + 1))
         await self._control("resume_execution", execution_id=execution, answer=answer, pause=name)
 
     async def _control(self, tool: str, **arguments: Any) -> Wire:
@@ -442,29 +432,35 @@ class Conversation:
     # -- what the server does by itself ------------------------------------------------------------------------------
 
     async def _reached(self, method: str, params: Wire) -> Wire:
+        """One request about what the server does for us."""
+
+        async def ask_once() -> Wire:
+            connection = await self.peers.connected(self.run)
+            tell = partial(self.run.tell, self.asking.owner)
+            try:
+                return await connection.request(request(method, params), timeout=REACH_WITHIN, tell=tell)
+            finally:
+                self.peers.finished(connection)
+
+        return await self._persistently(ask_once)
+
+    async def _persistently(self, ask_once: Callable[[], Awaitable[Wire]]) -> Wire:
         """Ask until the server is there: what it does for us goes on meanwhile."""
         pause = 0.5
         for left in reversed(range(TRIES)):
             try:
-                connection = await self.peers.connected(self.run)
-                tell = partial(self.run.tell, self.asking.owner)
-                try:
-                    reply = await connection.request(request(method, params), timeout=REACH_WITHIN, tell=tell)
-                finally:
-                    self.peers.finished(connection)
+                return await ask_once()
             except Exception as exc:  # the SDK's errors are told apart below
                 meant = sorted_out(exc, self.asking.server)
                 if isinstance(meant, RequestRefused) and meant.code == types.INVALID_PARAMS:
                     raise self._unknown(f"the server no longer knows {self._its_work}") from exc
-                if not isinstance(meant, NotSent | Lost | ServerUnreachable):
+                if not isinstance(meant, NotSent | Lost | ServerUnreachable | ConnectionLost):
                     raise meant from exc
                 if not left:
                     why = f"{self._its_work} is under way, but the server cannot be reached: {meant}"
                     raise OutcomeUnknown(self.asking.server, self.asking.what, why) from exc
-                await self.run.clock.sleep_until(self.run.clock.now() + pause)
-                pause = min(2 * pause, 15.0)
-            else:
-                return reply
+            await self.run.clock.sleep_until(self.run.clock.now() + pause)
+            pause = min(2 * pause, 15.0)
         raise AssertionError("the last try ends the loop")
 
     @property
@@ -475,7 +471,7 @@ class Conversation:
 
     async def _write(self, note: Note) -> None:
         self.note = note
-        await self.run.journal.record(self._fact(note.text()))
+        await self.run.journal.record(self._fact(note.text(self.run.codec)))
 
     def _forget(self) -> None:
         """What is noted does not count any more: written with the outcome that follows."""
@@ -488,7 +484,9 @@ class Conversation:
     def _meant(self, exc: Exception) -> Exception:
         meant = sorted_out(exc, self.asking.server)
         match meant:
-            case Lost() if self.asking.safe:
+            case Slow() if self.asking.safe and not self.note.task:
+                return self._too_slow()
+            case Lost() if self.asking.safe or self.note.task:
                 return ConnectionLost(self.asking.server, str(meant))
             case Lost():
                 return self._unknown(str(meant))
@@ -498,6 +496,15 @@ class Conversation:
     def _unknown(self, reason: str) -> OutcomeUnknown:
         self._forget()
         return OutcomeUnknown(self.asking.server, self.asking.what, reason)
+
+
+def _freed(answer: Answer, question: Question) -> Any:
+    """The answer to a form, as the answer that the form was made for: those that are no objects are its one field."""
+    if answer["action"] != "accept":
+        raise ToolExecutionError(question.name, "the question was declined")
+    content = cast(Wire, answer.get("content") or {})
+    is_wrapped = content.keys() == {"answer"}
+    return content["answer"] if is_wrapped and question.schema.get("type") != "object" else content
 
 
 def _is_handle(told: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import mcp_types as types
 from mcp import MCPError
 
-from flux.errors import NotAuthorized, RemoteError, RequestRefused, ServerUnreachable, UnusableResult
+from flux.errors import FluxError, NotAuthorized, RequestRefused, ServerUnreachable, UnusableResult
 from flux.tasks.mcp.endpoint import HTTP
 
 _SESSION_IS_GONE = ("session terminated", "session not found", "no valid session")
@@ -25,9 +25,13 @@ class Lost(Exception):
     """The request is out, and no answer will come."""
 
 
+class Slow(Lost):
+    """The same: the time for the answer is over."""
+
+
 def sorted_out(exc: Exception, server: str) -> Exception:
     """`exc` as NotSent, Lost, or the error that the workflow gets; an MCPError that asks for something is left as it is."""
-    if isinstance(exc, NotSent | Lost | RemoteError):
+    if isinstance(exc, NotSent | Lost | FluxError):
         return exc
     if not isinstance(exc, MCPError):
         return UnusableResult(server, f"it answered what the protocol does not allow: {_first_line(exc)}")

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, cast
 
-from flux.domain.calls import CallId, Json
+from flux.domain.calls import CallId
 from flux.domain.events import PauseOpened
 from flux.engine.fence import check_may_ask
 from flux.engine.invoke import recall, replayed
+from flux.engine.run import Run
 from flux.engine.scope import Site
 from flux.errors import UnusableResult
 from flux.schema import JsonSchema
@@ -96,7 +97,7 @@ async def given_to(around: Site, question: Question, *, server: str) -> Any:
     if record is None:
         check_may_ask(around.scope.fences, f"The question {question.name!r} of MCP server {server!r}")
         await run.ready()
-        await run.journal.record(_opened(run.clock.now(), site.id, question, server))
+        await run.journal.record(_opened(run, site.id, question))
     text = await run.wait_for_answer(site.id, None)
     assert text is not None, "a question without a time does not expire"
     await run.journal.order.drained()
@@ -109,17 +110,15 @@ def _place(around: CallId, question: Question) -> CallId:
     return CallId(f"{around}.{number}")
 
 
-def _opened(at: float, call: CallId, question: Question, server: str) -> PauseOpened:
-    output: dict[str, Any] = {"server": server}
-    if question.url is not None:
-        output["url"] = question.url
-    if question.output is not None:
-        output["output"] = question.output
+def _opened(run: Run, call: CallId, question: Question) -> PauseOpened:
+    """With the server's own words and nothing besides: a question may have come through several servers already."""
+    output = question.output if question.url is None else {"url": question.url}
+    owner = f"question {question.name!r}"
     return PauseOpened(
-        at=at,
+        at=run.clock.now(),
         call=call,
         name=question.name,
-        output=Json(json.dumps(output)),
-        schema=Json(json.dumps(question.schema)),
+        output=None if output is None else run.codec.encode(output, owner=owner),
+        schema=run.codec.encode(question.schema, owner=owner),
         message=question.message,
     )

@@ -18,7 +18,9 @@ from flux.engine.scope import Scope, Site, require_scope
 from flux.errors import FluxError, InvalidInput, NonDeterminismError
 from flux.options import TaskOptions
 from flux.schema import JsonSchema, to_json_value
-from flux.tasks.mcp.conversation import Conversation, Note, drop_open_call, name_of
+from flux.tasks.mcp.asking import Note
+from flux.tasks.mcp.conversation import Conversation, name_of
+from flux.tasks.mcp.kept import drop_open_call
 from flux.tasks.mcp.schemas import digest_of, faults_in, is_closed, properties_of, required_of
 
 LONGEST_NAME = 64
@@ -161,7 +163,7 @@ class Tool(Task[..., Any]):
                 return
             drop_open_call(scope.run.id, site.id)
             if record is not None and record.note is not None:
-                await self._conversation_of(site, self.name, Note.read(record.note)).stop()
+                await self._conversation_of(site, self.name, Note.read(record.note, scope.run.codec)).stop()
 
     def __repr__(self) -> str:
         return f"<tool {self.tool_name} of MCP server {self.server}>"

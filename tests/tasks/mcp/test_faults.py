@@ -20,6 +20,7 @@ from flux.errors import (
     RequestRefused,
     ResultTooLarge,
     ServerUnreachable,
+    TaskTimeout,
     ToolChanged,
     ToolExecutionError,
     UnusableResult,
@@ -98,7 +99,7 @@ async def test_a_server_that_never_answers_is_left_after_the_timeout(
 ) -> None:
     body = calls(command, timeout=0.3)
     assert isinstance(await failure(flux, body, "charge"), OutcomeUnknown)
-    assert isinstance(await failure(flux, body, "look"), ConnectionLost)
+    assert isinstance(await failure(flux, body, "look"), TaskTimeout)
     assert words(tmp_path).count("charge") == 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import mcp_types as types
@@ -15,6 +15,7 @@ from flux.errors import InvalidAnswer, OutcomeUnknown, ToolExecutionError
 from flux.stores.memory import MemoryStore
 from flux.tasks import parallel, pause
 from flux.tasks.mcp import mcp
+from flux.tasks.mcp.kept import drop_open_call, open_calls
 from flux.testing import crash_at_every_fact
 from flux_mcp_server.catalog import Catalog
 from flux_mcp_server.server import make_server
@@ -59,7 +60,7 @@ def greets(small: Small, era: str = "auto") -> Any:
 async def test_a_question_becomes_a_pause_and_its_answer_goes_back(flux: Flux, era: str) -> None:
     execution = await flux.run(greets(asking(), era))
     (question,) = execution.pauses
-    assert (question.message, question.output) == ("Your name?", {"server": "asking"})
+    assert (question.message, question.output) == ("Your name?", None)
     assert question.name == ("greet" if era == "legacy" else "who")
     assert question.schema is not None
     assert question.schema["properties"] == NAME_FORM["properties"]
@@ -110,8 +111,6 @@ async def test_an_open_call_that_died_with_its_process_is_made_again_only_if_tha
 
 async def _forget_open_calls() -> None:
     """As a new process has none."""
-    from flux.tasks.mcp.conversation import drop_open_call, open_calls  # noqa: PLC0415 - only this test looks inside
-
     for key in list(open_calls):
         drop_open_call(*key)
 
@@ -183,7 +182,7 @@ async def test_an_address_to_visit_is_a_pause(flux: Flux, action: str) -> None:
     execution = await flux.run(mails)
     (question,) = execution.pauses
     assert (question.name, question.message) == ("mail", "Sign in")
-    assert question.output == {"server": "small", "url": "https://example.com/in"}
+    assert question.output == {"url": "https://example.com/in"}
     execution = await flux.resume(execution.execution_id, {"action": action})
     if action == "accept":
         assert execution.output == "sent", execution.error
@@ -204,6 +203,9 @@ async def far(ctx: ExecutionContext[str]) -> str:
     return f"shipped {ctx.input}" if answer.approved else "declined"
 
 
+never_a_task = far.with_options(task="never")
+
+
 def through(server: Any, tool: str, era: str, name: str) -> Any:
     @workflow.with_options(name=name)
     async def through(ctx: ExecutionContext[str]) -> Any:
@@ -214,9 +216,10 @@ def through(server: Any, tool: str, era: str, name: str) -> Any:
 
 
 @pytest.mark.parametrize("era", ERAS)
-async def test_a_chain_of_servers_carries_a_question_to_the_near_end_and_the_answer_back(era: str) -> None:
-    async with Flux(store=MemoryStore(), workflows=[far]) as last:
-        last_server = make_server(last, Catalog([far], []), name="last", secret=b"k" * 32, patience=45)
+@pytest.mark.parametrize("end", [far, never_a_task], ids=["task", "call"])
+async def test_a_chain_of_servers_carries_a_question_to_the_near_end_and_the_answer_back(era: str, end: Any) -> None:
+    async with Flux(store=MemoryStore(), workflows=[end]) as last:
+        last_server = make_server(last, Catalog([end], []), name="last", secret=b"k" * 32, patience=45)
         middle_workflow = through(last_server, "far", era, "middle")
         async with Flux(store=MemoryStore(), workflows=[middle_workflow]) as middle:
             middle_server = make_server(
@@ -227,7 +230,7 @@ async def test_a_chain_of_servers_carries_a_question_to_the_near_end_and_the_ans
                 with anyio.fail_after(PATIENCE):
                     execution = await flux.run(near, "A1")
                     (question,) = execution.pauses
-                    assert "Ship A1?" in (question.message or "")
+                    assert question.message == "Ship A1?"
                     assert question.schema is not None
                     assert "approved" in question.schema["properties"]
                     execution = await flux.resume(execution.execution_id, {"approved": True})
@@ -236,8 +239,8 @@ async def test_a_chain_of_servers_carries_a_question_to_the_near_end_and_the_ans
 
 
 async def test_a_handle_of_one_of_our_servers_is_followed_to_its_end() -> None:
-    async with Flux(store=MemoryStore(), workflows=[far]) as last:
-        server = make_server(last, Catalog([far], []), name="last", secret=b"k" * 32, patience=0)
+    async with Flux(store=MemoryStore(), workflows=[never_a_task]) as last:
+        server = make_server(last, Catalog([never_a_task], []), name="last", secret=b"k" * 32, patience=0)
         near = through(server, "far", "legacy", "near")
         async with Flux(store=MemoryStore(), recover=False) as flux:
             with anyio.fail_after(PATIENCE):
@@ -245,3 +248,60 @@ async def test_a_handle_of_one_of_our_servers_is_followed_to_its_end() -> None:
                 assert [each.name for each in execution.pauses] == ["approval"]
                 execution = await flux.resume(execution.execution_id, {"approved": True})
             assert execution.output == {"result": "shipped A1"}, execution.error
+
+
+async def test_a_server_that_does_not_wait_for_the_answer_gets_it_later_and_nobody_is_asked_twice() -> None:
+    async with Flux(store=MemoryStore(), workflows=[never_a_task]) as last:
+        server = make_server(last, Catalog([never_a_task], []), name="last", secret=b"k" * 32, patience=0.3)
+        near = through(server, "far", "legacy", "near")
+        async with Flux(store=MemoryStore(), recover=False) as flux:
+            with anyio.fail_after(PATIENCE):
+                execution = await flux.run(near, "A1")
+                ((key, kept),) = open_calls.items()
+                assert key[0] == execution.execution_id
+                await until(lambda: kept.exchange.pushed[0].answer.done())  # the server waits no more
+                execution = await flux.resume(execution.execution_id, {"approved": True})
+            assert execution.output == {"result": "shipped A1"}, execution.error or execution.pauses
+
+
+@workflow
+async def twice(ctx: ExecutionContext[str]) -> list[str]:
+    return [await pause("more", message="More?", response=str) for _ in range(2)]
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("patience", [0.0, 30.0])
+@pytest.mark.parametrize("task", ["auto", "never"])
+async def test_the_same_question_asked_twice_gets_two_answers(
+    era: str, patience: float, task: Literal["auto", "never"]
+) -> None:
+    end = twice.with_options(task=task)
+    async with Flux(store=MemoryStore(), workflows=[end]) as last:
+        server = make_server(last, Catalog([end], []), name="last", secret=b"k" * 32, patience=patience)
+        near = through(server, "twice", era, "near")
+        async with Flux(store=MemoryStore(), recover=False) as flux:
+            with anyio.fail_after(PATIENCE):
+                execution = await flux.run(near, "A1")
+                for answer in ("first", "second"):
+                    (question,) = execution.pauses
+                    as_form = question.schema is not None and question.schema.get("type") == "object"
+                    given = {"answer": answer} if as_form else answer
+                    execution = await flux.resume(execution.execution_id, given)
+            assert execution.output == {"result": ["first", "second"]}, execution.error or execution.pauses
+
+
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("end", [far, never_a_task], ids=["task", "call"])
+async def test_a_question_of_our_own_server_that_is_declined_fails_the_call(
+    era: str, end: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flux.tasks.mcp.conversation.DECLINED_WITHIN", 0.1)
+    async with Flux(store=MemoryStore(), workflows=[end]) as last:
+        server = make_server(last, Catalog([end], []), name="last", secret=b"k" * 32, patience=30)
+        near = through(server, "far", era, "near")
+        async with Flux(store=MemoryStore(), recover=False) as flux:
+            with anyio.fail_after(PATIENCE):
+                execution = await flux.run(near, "A1")
+                execution = await flux.resume(execution.execution_id, {"action": "decline"})
+            assert isinstance(execution.error, ToolExecutionError), execution.error or execution.pauses
+            assert "was declined" in str(execution.error)

@@ -135,7 +135,7 @@ async def test_a_task_that_asks_is_answered_by_a_pause_also_in_another_process()
         with anyio.fail_after(PATIENCE):
             execution = await flux.run(body)
     (question,) = execution.pauses
-    assert (question.name, question.message) == ("who", "Who?")
+    assert (question.name, question.message) == ("build", "Who?")
     async with Flux(store=store, workflows=[body], recover=False) as flux:
         with anyio.fail_after(PATIENCE):
             execution = await flux.resume(execution.execution_id, {"name": "Bo"})
@@ -163,6 +163,20 @@ async def test_tasks_that_end_badly(flux: Flux, state: dict[str, Any] | None, ki
         error = (await flux.run(builds(small))).error
     assert isinstance(error, kind), repr(error)
     assert said in str(error)
+
+
+async def test_a_task_that_takes_too_long_is_told_to_stop(flux: Flux) -> None:
+    small = Tasked(states=[WORKING])
+
+    @workflow
+    async def builds() -> Any:
+        async with mcp(small.server, timeout=0.1) as client:
+            return await (await client.discover()).build()
+
+    with anyio.fail_after(PATIENCE):
+        error = (await flux.run(builds)).error
+    assert isinstance(error, OutcomeUnknown), repr(error)
+    assert small.cancelled.is_set()
 
 
 @pytest.mark.parametrize("states", [[WORKING], [ASKS]])
