@@ -76,9 +76,11 @@ class Lines:
 
     def __init__(self) -> None:
         self._tenths: dict[str, int] = {}
+        self._until: list[datetime | None] = []
         self._finished = 0
 
     def hear(self, progress: Told) -> None:
+        self._until = []
         task = progress.task or "workflow"
         if progress.value is None:
             self._tenths.pop(task, None)
@@ -97,6 +99,9 @@ class Lines:
         self._say(f"{task}: {step.text}")
 
     def sleeping(self, until: datetime | None) -> None:
+        if self._until == [until]:  # told already: this is asked at every look at the clock
+            return
+        self._until = [until]
         self._say("sleeping" if until is None else f"sleeping until {screen.local_time(until)}")
 
     def shown(self) -> AbstractContextManager[object]:
