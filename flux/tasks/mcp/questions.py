@@ -68,18 +68,32 @@ def _answerable(requested: JsonSchema) -> JsonSchema:
 
 
 def answer_of(question: Question, given: Any) -> Answer:
-    """What somebody's answer to the pause means to the server."""
+    """What somebody's answer to the pause means to the server. What a form leaves out is as its schema has it by default."""
     if given is None:
         return {"action": "cancel"}
+    said = _action_in(question, given)
+    if said is not None and (said["action"] != "accept" or question.url is not None):
+        return {"action": said["action"]}
+    if question.url is not None:
+        return {"action": "accept"}
+    content: Any = given if said is None else said.get("content")
+    filled = cast("dict[str, Any]", content) if isinstance(content, dict) else {}
+    return {"action": "accept", "content": {**_defaults(question.schema), **filled}}
+
+
+def _action_in(question: Question, given: Any) -> dict[str, Any] | None:
+    """The answer, if it is none to the form but an action: `{"action": "decline"}`."""
     if isinstance(given, str) and given in ACTIONS and question.url is not None:
         return {"action": given}
-    if not isinstance(given, dict):
-        return {"action": "accept", "content": {}} if question.url is None else {"action": "accept"}
+    if not isinstance(given, dict) or (question.url is None and "action" in question.schema["properties"]):
+        return None
     content = cast("dict[str, Any]", given)
-    asks_for_action = "action" in question.schema["properties"] and question.url is None
-    if not asks_for_action and content.get("action") in ACTIONS and content.keys() <= {"action", "content"}:
-        return content
-    return {"action": "accept", "content": content} if question.url is None else {"action": "accept"}
+    return content if content.get("action") in ACTIONS and content.keys() <= {"action", "content"} else None
+
+
+def _defaults(schema: JsonSchema) -> dict[str, Any]:
+    fields = cast("dict[str, Any]", schema["properties"])
+    return {name: each["default"] for name, each in fields.items() if isinstance(each, dict) and "default" in each}
 
 
 async def ask(around: Site, question: Question, *, server: str) -> Answer:

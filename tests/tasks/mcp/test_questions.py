@@ -305,3 +305,23 @@ async def test_a_question_of_our_own_server_that_is_declined_fails_the_call(
                 execution = await flux.resume(execution.execution_id, {"action": "decline"})
             assert isinstance(execution.error, ToolExecutionError), execution.error or execution.pauses
             assert "was declined" in str(execution.error)
+
+
+async def test_what_an_answer_leaves_out_is_as_the_form_has_it_by_default(flux: Flux) -> None:
+    small = Small()
+    size = {"type": "string", "default": "small"}
+    form_schema: dict[str, Any] = {"type": "object", "properties": {"size": size, "name": {"type": "string"}}}
+
+    @small.tool("order")
+    async def _(ctx: Context, params: types.CallToolRequestParams) -> Reply:
+        answer = await ctx.session.elicit_form("Which?", form_schema, related_request_id=ctx.request_id)
+        return text(str(answer.content))
+
+    @workflow
+    async def orders() -> Any:
+        async with mcp(small.server, protocol="legacy") as client:
+            return await (await client.discover()).order()
+
+    execution = await flux.run(orders)
+    execution = await flux.resume(execution.execution_id, {"name": "Bo"})
+    assert execution.output == "{'size': 'small', 'name': 'Bo'}", execution.error
