@@ -115,7 +115,10 @@ class Run:
     async def _enter(self, scope: Scope) -> Any:
         with entered(scope):
             self.context = self.body.context(self.execution, self.codec)
-            result = await self.body.execute(self.context)
+            try:
+                result = await self.body.execute(self.context)
+            except SystemExit as exc:  # a workflow cannot end the process of all the others
+                raise RuntimeError(f"workflow {self.body.name!r} called sys.exit({exc.code!r})") from exc
             self.journal.check_end(scope)
             return result
 

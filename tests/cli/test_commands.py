@@ -15,6 +15,18 @@ import pytest
 
 FLUX = [sys.executable, "-m", "flux.cli"]
 
+LEAVING_BRANCH = """
+import asyncio, sys
+from flux import ExecutionContext, workflow
+
+async def leaves():
+    sys.exit(0)
+
+@workflow
+async def branching(ctx: ExecutionContext[None]) -> None:
+    await asyncio.gather(leaves())
+"""
+
 GATED = """
 import asyncio
 from pathlib import Path
@@ -155,9 +167,15 @@ def test_what_runs_in_the_background_is_looked_on_by_whoever_resumes_it(folder: 
     assert (watcher.returncode, said) == (0, "through\n")
 
 
-def test_code_that_ends_the_process_is_told_as_a_mistake(folder: Path) -> None:
+def test_a_workflow_that_calls_exit_has_failed(folder: Path) -> None:
     (folder / "gated.py").write_text(GATED)
-    assert "SystemExit: 0" in flux("run", "gated.py:leaving", exits=2).stderr
+    assert "called sys.exit(0)" in flux("run", "gated.py:leaving", "--id", "left", exits=1).stderr
+    assert read("show", "left")["status"] == "failed"
+
+
+def test_a_branch_that_ends_the_process_is_told_as_a_mistake(folder: Path) -> None:
+    (folder / "branch.py").write_text(LEAVING_BRANCH)
+    assert "SystemExit: 0" in flux("run", "branch.py", exits=2).stderr
 
 
 def test_control_c_ends_the_process_although_a_task_in_a_thread_does_not_listen(folder: Path) -> None:

@@ -379,3 +379,19 @@ async def test_a_task_that_calls_exit_fails_and_takes_nothing_down(flux: Flux) -
     failed = await flux.run(stays)
     assert failed.has_failed
     assert "sys.exit(3)" in str(failed.error)
+
+
+async def test_a_body_that_calls_exit_fails_its_execution_and_nothing_else(flux: Flux) -> None:
+    @workflow
+    async def leaves(ctx: ExecutionContext[Any]) -> None:
+        await greet("x")
+        raise SystemExit(3)
+
+    @workflow
+    def leaves_from_a_thread(ctx: ExecutionContext[Any]) -> None:
+        raise SystemExit("enough")
+
+    for body, said in ((leaves, "sys.exit(3)"), (leaves_from_a_thread, "sys.exit('enough')")):
+        failed = await flux.run(body)
+        assert failed.has_failed
+        assert said in str(failed.error)
