@@ -16,6 +16,7 @@ from flux.engine.body import Progress
 from flux.errors import LeaseLost
 from flux.schema import to_json_value
 from flux.service import Flux
+from flux.tasks.progress import Message, Spoken
 
 T = TypeVar("T")
 
@@ -94,14 +95,16 @@ class Relay:
         self._waiting = deque[str](maxlen=MOST_WAITING)
         self._news = asyncio.Event()
         self._ending = False
+        self._spoken = Spoken()
 
     def hear(self, progress: Progress) -> None:
         if progress.asks is not None:
             self.asked.set()
             return
-        self.last = _told(progress)
-        self._waiting.append(self.last)
-        self._news.set()
+        for message in self._spoken.messages(progress):
+            self.last = _in_short(message)
+            self._waiting.append(self.last)
+            self._news.set()
 
     def end(self) -> None:
         self._ending = True
@@ -131,11 +134,12 @@ class Relay:
         await self._report(self._said, message)
 
 
-def _told(progress: Progress) -> str:
-    if progress.value is None:
-        return f"{progress.task} finished"
-    value = to_json_value(progress.value)
+def _in_short(message: Message) -> str:
+    if message.value is None:
+        return f"{message.task} finished"
+    value = to_json_value(message.value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = f"{message.task}: {text}" if message.by_agent else text
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
 
 

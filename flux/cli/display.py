@@ -17,19 +17,11 @@ from rich.text import Text
 
 from flux.cli import screen
 from flux.schema import to_json_value
+from flux.tasks.progress import Spoken, Told, in_words, stream_of
 
 MOST_LINES = 40  # finished tasks that get a line of their own; of more, only their number is told
 MOST_BARS = 8
 BAR_WIDTH = 30
-
-
-class Told(Protocol):
-    """What the engine tells an observer. `value` None says that `task` has finished."""
-
-    @property
-    def task(self) -> str | None: ...
-    @property
-    def value(self) -> Any: ...
 
 
 class Step(NamedTuple):
@@ -75,27 +67,34 @@ class Lines:
     """One line for each thing, on stderr. Of progress by numbers only every tenth part is told."""
 
     def __init__(self) -> None:
-        self._tenths: dict[str, int] = {}
+        self._spoken = Spoken()
+        self._tenths: dict[str | None, int] = {}
         self._until: list[datetime | None] = []
         self._finished = 0
 
     def hear(self, progress: Told) -> None:
         self._until = []
-        task = progress.task or "workflow"
-        if progress.value is None:
-            self._tenths.pop(task, None)
-            self._finished += 1
-            if self._finished <= MOST_LINES:
-                self._say(f"{task} finished")
-            elif self._finished % 1000 == 0:
-                self._say(f"{self._finished} tasks finished")
-            return
-        step = step_of(progress.value)
+        for message in self._spoken.messages(progress):
+            task = message.task or "workflow"
+            if message.value is None:
+                self._end(task, progress.call)
+            else:
+                self._tell(task, progress.call, step_of(message.value))
+
+    def _end(self, task: str, call: str | None) -> None:
+        self._tenths.pop(call, None)
+        self._finished += 1
+        if self._finished <= MOST_LINES:
+            self._say(f"{task} finished")
+        elif self._finished % 1000 == 0:
+            self._say(f"{self._finished} tasks finished")
+
+    def _tell(self, task: str, call: str | None, step: Step) -> None:
         if step.fraction is not None:
             tenth = int(step.fraction * 10)
-            if self._tenths.get(task) == tenth:
+            if self._tenths.get(call) == tenth:
                 return
-            self._tenths[task] = tenth
+            self._tenths[call] = tenth
         self._say(f"{task}: {step.text}")
 
     def sleeping(self, until: datetime | None) -> None:
@@ -112,6 +111,25 @@ class Lines:
         sys.stderr.flush()
 
 
+class _Row(NamedTuple):
+    """`stream` is what an agent said last, of the kind that `stream_of` names."""
+
+    task: str
+    step: Step
+    kind: str | None = None
+    stream: str = ""
+
+
+def _row_after(before: _Row | None, task: str, value: Any) -> _Row:
+    """What is shown of a call that was shown so `before`, now that it has told `value`."""
+    kind = stream_of(value)
+    if kind is None:
+        return _Row(task, step_of(in_words(value)))
+    stream = (before.stream if before is not None and before.kind == kind else "") + value[kind]
+    stream = stream[-BAR_WIDTH * 3 :]
+    return _Row(task, Step(None, " ".join(stream.split())), kind, stream)
+
+
 class Bars:
     """In a terminal: finished tasks scroll away, and below them stands what is going on now."""
 
@@ -120,7 +138,7 @@ class Bars:
         self._console: Console = screen.err()
         self._spinner = Spinner("dots")
         self._began = time.monotonic()
-        self._steps: dict[str, Step] = {}
+        self._rows: dict[str | None, _Row] = {}
         self._finished = 0
         self._until: datetime | None = None
         self._asleep = False
@@ -129,9 +147,10 @@ class Bars:
         self._asleep = False
         task = progress.task or self._workflow
         if progress.value is not None:
-            self._steps[task] = step_of(progress.value)
+            before = self._rows.get(progress.call)
+            self._rows[progress.call] = _row_after(before, task, progress.value)
             return
-        self._steps.pop(task, None)
+        self._rows.pop(progress.call, None)
         self._finished += 1
         if self._finished <= MOST_LINES:
             self._console.print(Text.assemble(("• ", "green"), screen.bounded(screen.printable(task), 100)))
@@ -144,16 +163,16 @@ class Bars:
     def shown(self) -> AbstractContextManager[object]:
         # a user's own `print` goes above the bars, unless stdout leads elsewhere
         return Live(
-            get_renderable=self._now,
+            get_renderable=self.renderable,
             console=self._console,
             transient=True,
             refresh_per_second=8,
             redirect_stdout=sys.stdout.isatty(),
         )
 
-    def _now(self) -> RenderableType:
-        steps = list(self._steps.items())[-MOST_BARS:]
-        return Group(*(self._row(task, step) for task, step in steps), self._headline())
+    def renderable(self) -> RenderableType:
+        rows = list(self._rows.values())[-MOST_BARS:]
+        return Group(*(self._shown(row.task, row.step) for row in rows), self._headline())
 
     def _headline(self) -> RenderableType:
         doing = "running"
@@ -166,7 +185,7 @@ class Bars:
         )
         return self._spinner
 
-    def _row(self, task: str, step: Step) -> RenderableType:
+    def _shown(self, task: str, step: Step) -> RenderableType:
         row = Table.grid(padding=(0, 2))
         row.add_column(no_wrap=True, overflow="ellipsis", max_width=40)
         name = Text(f"  {screen.printable(task)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from flux.domain.calls import Json
+from flux.domain.calls import CallId, Json
 from flux.domain.execution import Execution
 from flux.engine.ports import Codec, OutputStorage
 
@@ -102,10 +102,11 @@ class Children(Protocol):
 class Progress:
     """Something worth telling a person who waits: never recorded, never replayed.
 
-    `value` is what the user's code reported; None says that `task` has finished. `asks` names the pause that waits for an answer
-    from now on."""
+    `value` is what the user's code reported; None says that `task` has finished. `call` tells the calls of one task apart, and is
+    None in the workflow's body. `asks` names the pause that waits for an answer from now on."""
 
     execution_id: str
     task: str | None
     value: Any
+    call: CallId | None = None
     asks: str | None = None

@@ -78,7 +78,7 @@ async def _live(call: Call, record: Record | None, digest: str, arguments: Json)
         _note_cancelled(call)
         raise
     await run.journal.record(_fact(call, outcome))
-    run.tell(call.name, None)
+    run.tell(call.name, None, call=call.site.id)
     return await handed_over(call, outcome)
 
 

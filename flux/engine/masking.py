@@ -1,6 +1,7 @@
 """Keeps secrets out of histories: once a run has fetched one, everything it writes down passes through here.
 
-Errors and descriptions are masked: nobody takes them for data. A value is refused instead, because a masked one would be wrong."""
+Errors, descriptions and progress are masked: nobody takes them for data. A value is refused instead, because a masked one would be
+wrong."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 from flux.domain.calls import Failure, Json
@@ -27,6 +28,30 @@ def without(secrets: Mapping[str, str], codec: Codec) -> Codec:
     if isinstance(codec, MaskingCodec):
         known, codec = codec.secrets, codec.inner
     return MaskingCodec(codec, {**known, **secrets})
+
+
+def masked(value: Any, codec: Codec) -> Any:
+    """What is told to people, without the secrets."""
+    return codec.masked(value) if isinstance(codec, MaskingCodec) else value
+
+
+class Pieces:
+    """A text that is told in pieces. What may be the beginning of a secret is held back until the next piece decides."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def add(self, piece: str, codec: Codec) -> str:
+        """What may be told by now."""
+        if not isinstance(codec, MaskingCodec):
+            return piece
+        text = codec.masked(self._held + piece)
+        self._held = codec.beginning(text)
+        return text[: len(text) - len(self._held)]
+
+    def rest(self) -> str:
+        held, self._held = self._held, ""
+        return held
 
 
 class MaskingCodec:
@@ -62,6 +87,29 @@ class MaskingCodec:
 
     def decode_error(self, failure: Failure) -> BaseException:
         return self.inner.decode_error(failure)
+
+    def masked(self, value: Any) -> Any:
+        """The same value where it holds no secret. An object that does is hidden as a whole."""
+        match value:
+            case str():
+                return self._masked(value)
+            case dict():
+                items = cast("dict[Any, Any]", value).items()
+                return {self.masked(key): self.masked(item) for key, item in items}
+            case list() | tuple():
+                return [self.masked(item) for item in cast("list[Any]", value)]
+            case None | bool() | int() | float():
+                return value
+            case _:
+                _, text = self.inner.describe(value, limit=sys.maxsize)
+                shown = f"{text} {value}"  # as a record, and as an object of some other kind
+                return value if self._masked(shown) == shown else MASK
+
+    def beginning(self, text: str) -> str:
+        """The longest end of `text` with which a secret may begin."""
+        longest = max(map(len, self._forms), default=1) - 1
+        ends = (text[-length:] for length in range(min(longest, len(text)), 0, -1))
+        return next((end for end in ends if any(form.startswith(end) for form in self._forms)), "")
 
     def _masked_failure(self, failure: Failure) -> Failure:
         return replace(

@@ -25,6 +25,7 @@ from flux.domain.execution import Execution
 from flux.engine.body import Body, Children, Closeable, Progress
 from flux.engine.fence import is_undoing
 from flux.engine.journal import Journal
+from flux.engine.masking import masked
 from flux.engine.ports import Clock, Codec, EventStore, Lease, Provisions
 from flux.engine.scope import Scope, current_scope, entered, is_replaying
 from flux.engine.tags import KEPT, tagged
@@ -256,11 +257,11 @@ class Run:
     def _broken(self, exc: Exception) -> None:
         self.stop(exc)
 
-    def tell(self, task: str | None, value: Any) -> None:
-        """Publish progress, from any thread. What a replay says has been said before."""
+    def tell(self, task: str | None, value: Any, *, call: CallId | None) -> None:
+        """Publish progress of a call, from any thread. What a replay says has been said before."""
         if is_replaying():
             return
-        progress = Progress(execution_id=self.id, task=task, value=value)
+        progress = Progress(execution_id=self.id, task=task, call=call, value=masked(value, self.codec))
         if threading.get_ident() == self._thread:
             self.publish(progress)
         else:

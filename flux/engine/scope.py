@@ -39,14 +39,18 @@ class Site:
 
 class Scope:
     """`path` is the prefix of the ids of the calls made here: empty in the workflow's body, `2.` inside call 2. `fences`
-    are the attempts around it, the outermost first."""
+    are the attempts around it, the outermost first. `task` names the task whose body this is, `call` is the call of it; None
+    in the workflow's body."""
 
-    __slots__ = ("calls", "fences", "forks", "path", "run", "task")
+    __slots__ = ("call", "calls", "fences", "forks", "path", "run", "task")
 
-    def __init__(self, run: Run, path: str = "", task: str | None = None, fences: Fences = ()) -> None:
+    def __init__(
+        self, run: Run, path: str = "", task: str | None = None, call: CallId | None = None, fences: Fences = ()
+    ) -> None:
         self.run = run
         self.path = path
-        self.task = task  # the task whose body this is, for people
+        self.task = task
+        self.call = call
         self.fences = fences
         self.calls = 0
         self.forks = 0
@@ -64,12 +68,12 @@ class Scope:
         """The scope of an asyncio task created here."""
         path = f"{self.path}f{self.forks}."
         self.forks += 1
-        return Scope(self.run, path, self.task, self.fences)
+        return Scope(self.run, path, self.task, self.call, self.fences)
 
     def inside(self, call: CallId, attempt: int, task: str, fence: Fence | None = None) -> Scope:
         """The scope of the body of one attempt (from 1) of `call`: what a failed attempt recorded is not the next one's."""
         fences = self.fences if fence is None else (*self.fences, fence)
-        return Scope(self.run, f"{call}." if attempt == 1 else f"{call}~{attempt}.", task, fences)
+        return Scope(self.run, f"{call}." if attempt == 1 else f"{call}~{attempt}.", task, call, fences)
 
 
 _current: ContextVar[Scope | None] = ContextVar("flux_scope", default=None)

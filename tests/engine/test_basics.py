@@ -9,6 +9,7 @@ import pytest
 
 from flux import ExecutionContext, Flux, Status, pause, task, workflow
 from flux.domain.events import CallRaised, CallReturned, CallStarted, ExecutionCompleted, ExecutionStarted
+from flux.engine.body import Progress
 from flux.errors import ExecutionExists, InvalidInput, NotInWorkflow, NotStorable, TaskFailed, TaskTimeout
 from flux.tasks import parallel, progress
 
@@ -395,3 +396,24 @@ async def test_a_body_that_calls_exit_fails_its_execution_and_nothing_else(flux:
         failed = await flux.run(body)
         assert failed.has_failed
         assert said in str(failed.error)
+
+
+async def test_what_concurrent_calls_of_one_task_report_can_be_told_apart(flux: Flux) -> None:
+    @task
+    async def loads(n: int) -> None:
+        progress(n)
+        await greet("x")
+
+    @workflow
+    async def both(ctx: ExecutionContext[Any]) -> None:
+        progress("both")
+        await parallel(loads(1), loads(2))
+
+    told: list[Progress] = []
+    with flux.observed("both", told.append):
+        await flux.run(both, execution_id="both")
+    assert told[0].call is None
+    said = {heard.value: heard.call for heard in told if heard.value in (1, 2)}
+    finished = {heard.call for heard in told if heard.value is None and heard.task == "loads"}
+    assert said[1] != said[2]
+    assert finished == set(said.values())

@@ -6,17 +6,23 @@ import stat
 import sys
 import types
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flux import ExecutionContext, Flux, pause, task, workflow
+from flux.codec import JsonCodec
 from flux.config import EnvironmentConfig
+from flux.engine.masking import Pieces, masked, without
 from flux.errors import ConfigNotFound, FluxError, KeyUnusable, NotStorable, SecretNotFound
 from flux.secrets import EncryptedFileSecrets, EnvironmentSecrets, FileVault, FirstOf, KeyringSecrets
 from flux.stores.memory import MemoryStore
-from flux.tasks import parallel
+from flux.tasks import parallel, progress
 from flux.tasks.config import get_config
 
 pytestmark = pytest.mark.anyio
@@ -391,3 +397,49 @@ async def test_a_sensitive_task_without_a_key_does_not_begin(flux: Flux, monkeyp
 
     failed = await flux.run(treats)
     assert (type(failed.error), ran) == (KeyUnusable, [])
+
+
+class Card:
+    def __init__(self, number: str) -> None:
+        self.number = number
+
+    def __repr__(self) -> str:
+        return f"Card({self.number})"
+
+
+@dataclass
+class Login:
+    user: str
+    password: str
+
+
+async def test_progress_is_told_without_secrets_whatever_form_it_has(secret_flux: Flux) -> None:
+    @task.with_options(secret_requests=["TOKEN"])
+    async def tells(*, secrets: dict[str, str] | None = None) -> None:
+        assert secrets is not None
+        token = secrets["TOKEN"]
+        progress(f"log in as {token}")
+        progress({"to": [quote(token, safe=""), 3], token: None})
+        progress(Login("ada", token))
+        progress(Login("ada", "other"))
+        progress(Card(token))
+        progress(0.5)
+
+    @workflow
+    async def calls(ctx: ExecutionContext[Any]) -> None:
+        await tells()
+
+    told: list[Any] = []
+    with secret_flux.observed("x", lambda heard: told.append(heard.value)):
+        await secret_flux.run(calls, execution_id="x")
+    assert told == ["log in as ***", {"to": ["***", 3], "***": None}, "***", Login("ada", "other"), "***", 0.5, None]
+
+
+@given(text=st.text(alphabet="s3cret t"), cuts=st.lists(st.integers(0, 40)))
+def test_a_secret_that_is_told_in_pieces_is_told_in_none(text: str, cuts: list[int]) -> None:
+    codec = without({"TOKEN": "s3cret"}, JsonCodec())
+    said = f"{text}s3cret{text}"
+    ends = sorted({min(cut, len(said)) for cut in cuts})
+    pieces = Pieces()
+    told = [pieces.add(said[a:b], codec) for a, b in zip([0, *ends], [*ends, len(said)], strict=True)]
+    assert "".join([*told, pieces.rest()]) == masked(said, codec)

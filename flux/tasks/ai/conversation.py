@@ -25,7 +25,6 @@ from pydantic_ai.tools import ToolDefinition
 
 from flux import schema
 from flux.engine.branches import run_branches
-from flux.engine.run import Run
 from flux.engine.scope import require_scope
 from flux.errors import (
     ApprovalRejected,
@@ -122,10 +121,6 @@ class Conversation:
         self._tool_calls = 0
         self._corrections = 0
         self._was_last = False  # the request that was answered offered no more tool calls
-
-    @property
-    def _run(self) -> Run:
-        return require_scope("An agent").run
 
     # -- from question to answer ------------------------------------------------------------------------------------
 
@@ -275,7 +270,8 @@ class Conversation:
 
     def _tell(self, what: str, call: ToolCallPart) -> None:
         if self._definition.stream:
-            self._run.tell(self._definition.name, {"type": what, "tool": call.tool_name})
+            scope = require_scope("An agent")
+            scope.run.tell(self._definition.name, {"type": what, "tool": call.tool_name}, call=scope.call)
 
     # -- messages ---------------------------------------------------------------------------------------------------
 

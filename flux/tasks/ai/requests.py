@@ -16,12 +16,6 @@ from pydantic_ai.messages import (
     ModelMessagesTypeAdapter,
     ModelRequest,
     ModelResponse,
-    PartDeltaEvent,
-    PartStartEvent,
-    TextPart,
-    TextPartDelta,
-    ThinkingPart,
-    ThinkingPartDelta,
     ToolCallPart,
 )
 from pydantic_ai.models import Model, ModelRequestParameters
@@ -34,6 +28,7 @@ from flux.errors import BudgetExceeded, ModelError, ModelNotReady, ModelRefused
 from flux.tasks.ai.budget import Budget, Usage, in_force
 from flux.tasks.ai.definition import Definition
 from flux.tasks.ai.ledger import ASKED, Entry, ledger_of, own_place
+from flux.tasks.ai.telling import Telling
 
 _PASSING = {408, 409, 425, 429}
 """The HTTP statuses below 500 after which asking again may help."""
@@ -125,30 +120,17 @@ class Asking:
         asked = model_request_stream(
             model, messages, model_settings=self.settings, model_request_parameters=parameters, instrument=_is_traced()
         )
+        telling = Telling(run, self.definition.name)
         async with asked as stream:
             async for event in stream:
-                told = _told(event)
-                if told is not None:
-                    run.tell(self.definition.name, told)
+                telling.hear(event)
+        telling.end()
         return stream.get()
 
 
 def _is_traced() -> bool:
     """Whether somebody collects spans: then each request is one, by the GenAI conventions."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
-
-
-def _told(event: Any) -> dict[str, str] | None:
-    """What a piece of a stream says, as progress."""
-    match event:
-        case PartStartEvent(part=TextPart(content=text)) | PartDeltaEvent(delta=TextPartDelta(content_delta=text)):
-            return {"token": text} if text else None
-        case PartStartEvent(part=ThinkingPart(content=text)):
-            return {"reasoning": text} if text else None
-        case PartDeltaEvent(delta=ThinkingPartDelta(content_delta=text)):
-            return {"reasoning": text} if text else None
-        case _:
-            return None
 
 
 def _instructed(messages: Sequence[ModelMessage], instructions: str) -> list[ModelMessage]:

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Protocol, cast
 
 import mcp_types as types
@@ -269,7 +268,7 @@ class Conversation:
             raise
 
     def _begun(self, connection: Connection, send: Send[Wire]) -> Exchange[Wire]:
-        return connection.begin(send, execution=self.run.id, tell=partial(self.run.tell, self.asking.owner))
+        return connection.begin(send, execution=self.run.id, tell=self._tell)
 
     # -- the server's own task --------------------------------------------------------------------------------------
 
@@ -360,9 +359,12 @@ class Conversation:
     def _of_task(self, **params: Any) -> Wire:
         return {"taskId": self.note.task, **params}
 
+    def _tell(self, value: Any) -> None:
+        self.run.tell(self.asking.owner, value, call=self.site.scope.call)
+
     def _tell_once(self, message: Any, said: str | None) -> str | None:
         if message and message != said:
-            self.run.tell(self.asking.owner, message)
+            self._tell(message)
         return message or said
 
     async def _rest(self, milliseconds: Any, rested: float = 0.0) -> float:
@@ -436,9 +438,8 @@ class Conversation:
 
         async def ask_once() -> Wire:
             connection = await self.peers.connected(self.run)
-            tell = partial(self.run.tell, self.asking.owner)
             try:
-                return await connection.request(request(method, params), timeout=REACH_WITHIN, tell=tell)
+                return await connection.request(request(method, params), timeout=REACH_WITHIN, tell=self._tell)
             finally:
                 self.peers.finished(connection)
 
