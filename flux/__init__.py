@@ -3,6 +3,7 @@
 from flux.context import ExecutionContext, OpenPause
 from flux.decorators import Task, Workflow, task, workflow
 from flux.domain.execution import Status
+from flux.domain.queues import Queue
 from flux.events import ExecutionEvent, ExecutionEventType
 from flux.options import TaskMetadata
 from flux.schedules import cron, interval, once
@@ -18,6 +19,7 @@ __all__ = [
     "ExecutionState",
     "Flux",
     "OpenPause",
+    "Queue",
     "Status",
     "Task",
     "TaskMetadata",

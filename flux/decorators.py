@@ -30,6 +30,7 @@ from flux import schema
 from flux.context import ExecutionContext
 from flux.domain.calls import Json
 from flux.domain.execution import Execution
+from flux.domain.queues import Place, Queue
 from flux.engine.branches import Branches, policy, run_branches, stream_branches
 from flux.engine.invoke import invoke
 from flux.engine.offers import secrets_for, takes
@@ -39,6 +40,7 @@ from flux.engine.spec import Call, Spec
 from flux.engine.subflow import output_of, run_child
 from flux.errors import DefinitionError
 from flux.options import TaskOptions, formatted, spec_of
+from flux.placing import Placing
 from flux.schedules import Schedule
 
 P = ParamSpec("P")
@@ -170,6 +172,10 @@ class WorkflowOptions(TypedDict, total=False):
     with durability "transient" are kept in memory: cheap, and gone with the process. `output_storage` keeps results outside the
     history.
 
+    `queue` lets executions wait for their turn (`flux.Queue`). There, `partition`, `priority` (higher first, 0 by default)
+    and `deduplicate` are told by functions of the input, a priority also by a number: at most one living execution of each
+    `deduplicate` text is in the queue, and starting another returns that one.
+
     The rest says how an MCP server offers it. `read_only`, `idempotent`, `destructive` and `open_world` tell its nature, as far
     as it is known. `task` is whether a client that knows tasks gets one: "auto" when the workflow takes longer than a moment,
     "required" always, "never". `input_schema` takes the place of the schema made from the input's type, word for word.
@@ -186,6 +192,10 @@ class WorkflowOptions(TypedDict, total=False):
     secret_requests: Iterable[str] | None
     durability: Literal["durable", "transient"]
     output_storage: OutputStorage | None
+    queue: Queue | None
+    partition: Callable[[Any], str | None] | None
+    priority: int | Callable[[Any], int] | None
+    deduplicate: Callable[[Any], str | None] | None
     read_only: bool
     idempotent: bool
     destructive: bool
@@ -231,6 +241,7 @@ class Workflow(Generic[T, R]):
             raise DefinitionError(f"Workflow {self.name!r} has no option {', '.join(unknown)}; there are {known}.")
         signature = inspect.signature(func)
         self._takes_context = any(name != "secrets" for name in signature.parameters)
+        self._placing = Placing.of(self.name, options)
         self._secrets = tuple(options.get("secret_requests") or ())
         if self._secrets and not takes(signature, "secrets"):
             raise DefinitionError(f"Workflow {self.name!r} asks for secrets: its function needs a parameter `secrets`.")
@@ -238,6 +249,8 @@ class Workflow(Generic[T, R]):
             raise DefinitionError(f'Workflow {self.name!r} has another durability than "durable" or "transient".')
         if self.is_transient and self.schedule is not None:
             raise DefinitionError(f"Workflow {self.name!r} is transient: with a schedule it has to be durable.")
+        if self.queue is not None and self.is_transient:
+            raise DefinitionError(f"Workflow {self.name!r} is transient: with a queue it has to be durable.")
         update_wrapper(cast(Any, self), func)
 
     @property
@@ -275,6 +288,15 @@ class Workflow(Generic[T, R]):
     @property
     def schedule(self) -> Schedule | None:
         return self.options.get("schedule")
+
+    @property
+    def queue(self) -> Queue | None:
+        return self.options.get("queue")
+
+    def place(self, input: Json, codec: Codec) -> Place | None:
+        """Where an execution with that input stands in the queue. Raises DefinitionError when the functions that tell that
+        fail, or tell something of another type."""
+        return None if self._placing is None else self._placing.place(codec.decode(input, self.input_type))
 
     @property
     def source(self) -> str:

@@ -19,6 +19,7 @@
     │   ├── PauseNotFound          an answer for a question that is not open, or that does not say for which
     │   ├── ExecutionFinished      a verb that needs a live execution
     │   ├── ExecutionBusy          another process holds the execution
+    │   │   └── QueueFull          ... or nobody yet: it waits for its turn
     │   └── ExecutionFailure       raised for a child that failed or was cancelled
     ├── NonRetryable               a failure that trying again cannot help; users raise it, or derive from it
     │   ├── ApprovalRejected       a person said no to a task that asks first
@@ -52,6 +53,7 @@
     └── StoreError                 the database refuses
         ├── StreamMoved            somebody wrote first
         ├── ExecutionExists        the id is taken
+        ├── AlreadyQueued          its queue holds a living execution that stands for the same
         ├── LeaseLost              the run belongs to another process now
         └── SchemaTooNew           the file was written by a newer Flux
 
@@ -181,6 +183,11 @@ class ExecutionBusy(ExecutionError):
         super().__init__(f"Execution {id!r} is being run by {holder}.")
         self.id = id
         self.holder = holder
+
+
+class QueueFull(ExecutionBusy):
+    def __init__(self, id: str, queue: str) -> None:
+        super().__init__(id, f"nobody yet: it waits for its turn in queue {queue!r}")
 
 
 class ExecutionFailure(ExecutionError):
@@ -428,6 +435,14 @@ class StreamMoved(StoreError):
 class ExecutionExists(StoreError):
     def __init__(self, id: str) -> None:
         super().__init__(f"There is an execution {id!r} already.")
+        self.id = id
+
+
+class AlreadyQueued(StoreError):
+    """`id` is the execution that stands in the queue."""
+
+    def __init__(self, id: str, queue: str) -> None:
+        super().__init__(f"Execution {id!r} stands for the same in queue {queue!r} already.")
         self.id = id
 
 

@@ -17,6 +17,7 @@ from flux.decorators import UNSET, Unset, Workflow
 from flux.domain.calls import Json, Pause
 from flux.domain.events import Event
 from flux.domain.execution import Execution, Status
+from flux.domain.queues import QueueState
 from flux.engine.clockwork import Clockwork
 from flux.engine.engine import Engine, Start
 from flux.engine.ports import Clock, Listing, SecretStore, Store
@@ -87,9 +88,10 @@ class Flux:
                 ttl=self.settings.lease_seconds,
                 poll=self.settings.poll_seconds,
                 recoveries=self.settings.max_recoveries,
+                recover=self._recover,
             )
             self._engine = await stack.enter_async_context(Engine(world))
-            await stack.enter_async_context(Clockwork(self._engine, recover=self._recover))
+            await stack.enter_async_context(Clockwork(self._engine))
             self._stack = stack.pop_all()
         return self
 
@@ -107,14 +109,19 @@ class Flux:
         execution_id: str | None = None,
         principal: str | None = None,
         key: str | None = None,
+        priority: int | None = None,
     ) -> ExecutionContext[T]:
-        """Begin an execution and return at once: it is durable, and running.
+        """Begin an execution and return at once: it is durable, and running or in its queue.
 
         The input is validated and converted first: raises InvalidInput, and nothing has begun. `execution_id` is a name of
-        the caller's choice, and must be new: ExecutionExists. `principal` is who asks. `key` is what `joinable` looks for."""
+        the caller's choice, and must be new: ExecutionExists. `principal` is who asks. `key` is what `joinable` looks for.
+        `priority` stands in for the workflow's own. When the queue holds a living execution that stands for the same
+        (`deduplicate`), that one is returned."""
         known = self._known(workflow)
         encoded = known.encoded(input, self._codec)
-        start = Start(workflow=known.name, input=encoded, id=execution_id, principal=principal, key=key)
+        start = Start(
+            workflow=known.name, input=encoded, id=execution_id, principal=principal, key=key, priority=priority
+        )
         return self._context(await self.engine.start(start))
 
     async def run(
@@ -224,6 +231,10 @@ class Flux:
         """The newest execution that was started with `key` at or after `since` (seconds since the epoch)."""
         found = await self.engine.store.find_key(key, since=since)
         return None if found is None else await self.get(found.id)
+
+    async def queues(self) -> list[QueueState]:
+        """The queues in which executions run or wait, and how many of either, by name."""
+        return await self.engine.store.queues()
 
     async def schedules(self) -> list[ScheduleState]:
         """Where the schedules of the workflows known here stand."""

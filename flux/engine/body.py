@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 from flux.domain.calls import CallId, Json
 from flux.domain.execution import Execution
+from flux.domain.queues import Place, Queue
 from flux.engine.ports import Codec, OutputStorage
 
 
@@ -47,8 +48,17 @@ class Body(Protocol):
         """Where outputs are kept, None for the history."""
         ...
 
+    @property
+    def queue(self) -> Queue | None:
+        """Where executions wait for their turn, None when they need not."""
+        ...
+
     def encoded(self, input: Any, codec: Codec) -> Json:
         """The input, checked and converted, as it is stored. Raises InvalidInput, NotStorable."""
+        ...
+
+    def place(self, input: Json, codec: Codec) -> Place | None:
+        """Where an execution with that input stands in the queue. Raises DefinitionError when the workflow cannot tell."""
         ...
 
     def context(self, execution: Execution, codec: Codec) -> Any: ...

@@ -16,11 +16,8 @@ BATCH = 100  # executions taken up at one look
 
 
 class Clockwork:
-    """`recover` also takes up executions that this process did not begin: what a server does, and a script does not."""
-
-    def __init__(self, engine: Engine, *, recover: bool) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._recover = recover
         self._scheduler = Scheduler(engine)
         self._next_family = 0.0
         self._tasks: list[asyncio.Task[None]] = []
@@ -28,7 +25,8 @@ class Clockwork:
     async def __aenter__(self) -> Clockwork:
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._renew_for_ever(), name="flux leases"))
-        if self._recover:
+        self._tasks.append(loop.create_task(self._admit_for_ever(), name="flux queues"))
+        if self._engine.world.recover:
             self._tasks.append(loop.create_task(self._take_up_for_ever(), name="flux due executions"))
         return self
 
@@ -53,6 +51,14 @@ class Clockwork:
             except StoreError as exc:
                 log.warning("could not look for executions that are due: %s", exc)
             await self._pause(self._engine.world.poll)
+
+    async def _admit_for_ever(self) -> None:
+        while True:
+            await self._pause(self._engine.world.poll)
+            try:
+                await self._engine.admit_all()
+            except StoreError as exc:
+                log.warning("could not look for executions whose turn has come: %s", exc)
 
     async def renew(self) -> None:
         """Keep what this process runs; let go of what it has lost; hear what others wrote to it."""

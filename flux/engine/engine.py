@@ -21,11 +21,13 @@ from flux.domain.events import (
 )
 from flux.domain.execution import Execution, Status, apply, fold
 from flux.domain.history import forked, to_be_retried
+from flux.domain.queues import Place, Queue
 from flux.engine.body import Body
 from flux.engine.ports import Listing
 from flux.engine.runs import Runs, World, head_of
 from flux.engine.tags import KEPT, tag_of, untagged
 from flux.errors import (
+    AlreadyQueued,
     ExecutionBusy,
     ExecutionError,
     ExecutionExists,
@@ -35,6 +37,7 @@ from flux.errors import (
     NotPaused,
     NotReadable,
     PauseNotFound,
+    QueueFull,
     StoreError,
     StreamMoved,
 )
@@ -42,11 +45,13 @@ from flux.errors import (
 log = logging.getLogger("flux")
 
 POLL = 0.2  # seconds between two looks at an execution that another process runs
+ADMITTED = 100  # executions taken from a queue at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How an execution begins. `key` marks executions that a repeated request may join."""
+    """How an execution begins. `key` marks executions that a repeated request may join, `priority` is the one in its queue,
+    None for what the workflow says."""
 
     workflow: str
     input: Json
@@ -54,13 +59,15 @@ class Start:
     principal: str | None = None
     parent: str | None = None
     key: str | None = None
+    priority: int | None = None
 
 
 class Engine:
     def __init__(self, world: World) -> None:
         self.world = world
         self.store = world.store
-        self.runs = Runs(world, children=self, rested=self._settle_family)
+        self.runs = Runs(world, children=self, rested=self._settle)
+        self._queued: set[str] = set()  # begun here, and waiting for their turn
 
     async def __aenter__(self) -> Engine:
         await self.runs.__aenter__()
@@ -72,7 +79,8 @@ class Engine:
     # -- begin ------------------------------------------------------------------------------------------------------
 
     async def start(self, start: Start) -> Execution:
-        """Begin an execution: durable on return, and running. Raises ExecutionExists, WorkflowNotFound."""
+        """Begin an execution: durable on return, and running or in its queue. When the queue holds one that stands for the same
+        already, that is returned. Raises ExecutionExists, WorkflowNotFound."""
         started = ExecutionStarted(
             at=self._now(),
             workflow=start.workflow,
@@ -80,7 +88,7 @@ class Engine:
             principal=start.principal,
             parent=start.parent,
         )
-        return await self._create(start.id or new_id(), [started], key=start.key)
+        return await self._create(start.id or new_id(), [started], key=start.key, priority=start.priority)
 
     async def fork(self, id: str, *, at: int | None = None, as_id: str | None = None) -> Execution:
         """Begin a new execution from the first `at` facts of another's history, by default from all but its end.
@@ -89,16 +97,73 @@ class Engine:
         history = forked(id, await self.store.load(id), at=at, now=self._now())
         return await self._create(as_id or new_id(), history)
 
-    async def _create(self, id: str, history: list[Event], *, key: str | None = None) -> Execution:
+    async def _create(
+        self, id: str, history: list[Event], *, key: str | None = None, priority: int | None = None
+    ) -> Execution:
         execution = fold(id, history)
         assert execution is not None
         body = self.world.workflows.get(execution.workflow)
-        lease = await self.store.create(
-            id, history, head=head_of(execution), owner=self.world.owner, ttl=self.world.ttl, key=key
-        )
-        assert lease is not None, "create with an owner gives a lease"
-        self.runs.begin(body, lease, history)
+        place = await self._place(body, execution, priority)
+        owner = None if place else self.world.owner
+        try:
+            lease = await self.store.create(
+                id, history, head=head_of(execution), owner=owner, ttl=self.world.ttl, key=key, place=place
+            )
+        except AlreadyQueued as exc:
+            return await self.get(exc.id)
+        if lease is not None:
+            self.runs.begin(body, lease, history)
+        elif body.queue is not None:
+            self._queued.add(id)
+            await self.admit(body.queue)
         return execution
+
+    # -- queues -----------------------------------------------------------------------------------------------------
+
+    async def admit(self, queue: Queue) -> None:
+        """Run the next executions of a queue, as many as it has room for."""
+        world = self.world
+        if self.runs.closing or not (world.recover or self._queued):
+            return
+        leases = await self.store.admit(
+            queue,
+            world.owner,
+            workflows=[name for name in world.workflows.names() if world.workflows.get(name).queue == queue],
+            ttl=world.ttl,
+            now=self._now(),
+            most=ADMITTED,
+            only=None if world.recover else self._queued,
+        )
+        for lease in leases:
+            self._queued.discard(lease.execution_id)
+            await self.runs.go_on(lease)
+
+    async def admit_all(self) -> None:
+        for queue in self.world.queues().values():
+            await self.admit(queue)
+
+    async def _place(self, body: Body, execution: Execution, priority: int | None) -> Place | None:
+        """A child is named by its call and never stands for another; when an execution it is part of has a place in the queue,
+        it needs none of its own, and does not wait for that one's end."""
+        if body.queue is None or await self._is_inside(body.queue, execution.parent):
+            return None
+        place = body.place(execution.input, self.world.codec)
+        if place is not None and priority is not None:
+            place = replace(place, priority=priority)
+        if place is not None and execution.parent is not None:
+            place = replace(place, deduplication=None)
+        return place
+
+    async def _is_inside(self, queue: Queue, id: str | None) -> bool:
+        while id is not None:
+            execution, _ = await self._look(id)
+            if (
+                execution.workflow in self.world.workflows
+                and self.world.workflows.get(execution.workflow).queue == queue
+            ):
+                return True
+            id = execution.parent
+        return False
 
     # -- look -------------------------------------------------------------------------------------------------------
 
@@ -167,7 +232,8 @@ class Engine:
             if execution.status.is_final or id in self.runs:
                 return execution
             if execution.status is Status.RUNNING:
-                await self.runs.take_up(id)
+                with suppress(QueueFull):  # then it waits for its turn
+                    await self.runs.take_up(id)
                 return execution
             if execution.status is Status.PAUSED:
                 raise PauseNotFound(id, None, _names(execution))
@@ -304,6 +370,17 @@ class Engine:
     async def _living_children(self, id: str, *status: Status) -> list[str]:
         wanted = status or [each for each in Status if not each.is_final]
         return [child.id for child in await self.store.find(parent=id, status=wanted, limit=100_000)]
+
+    async def _settle(self, execution: Execution) -> None:
+        """After a run has come to rest: somebody may have waited for that."""
+        await self._settle_family(execution)
+        queue = self._queue_of(execution)
+        if queue is not None:
+            await self.admit(queue)
+
+    def _queue_of(self, execution: Execution) -> Queue | None:
+        known = execution.workflow in self.world.workflows
+        return self.world.workflows.get(execution.workflow).queue if known else None
 
     async def _settle_family(self, execution: Execution) -> None:
         """Parent and child each look at the other after their own last write: so neither sleeps through the other's end."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from flux.domain.calls import Failure, Json
 from flux.domain.events import Event
 from flux.domain.execution import Status
+from flux.domain.queues import Place, Queue, QueueState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,12 @@ class Listing:
     parent: str | None = None
     wake_at: float | None = None
     owner: Owner | None = None
+    queue: str | None = None
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether it waits for its turn."""
+        return self.queue is not None and self.owner is None and self.status is Status.RUNNING
 
 
 class EventStore(Protocol):
@@ -73,11 +80,12 @@ class EventStore(Protocol):
         owner: Owner | None,
         ttl: float,
         key: str | None = None,
+        place: Place | None = None,
     ) -> Lease | None:
         """Begin a stream whose first fact is an ExecutionStarted, held by `owner` for `ttl` seconds (None: by nobody).
 
-        `key` is for finding the execution again (`find_key`). Returns the lease, None when there is no owner.
-        Raises ExecutionExists when the id is taken."""
+        `key` is for finding the execution again (`find_key`), `place` where it stands in a queue; then it has no owner yet.
+        Returns the lease, None when there is no owner. Raises ExecutionExists when the id is taken, AlreadyQueued."""
         ...
 
     async def append(
@@ -133,11 +141,38 @@ class EventStore(Protocol):
 
 class Leases(Protocol):
     async def claim(
-        self, id: str, owner: Owner, *, ttl: float, now: float, dead: Collection[Owner] = ()
+        self,
+        id: str,
+        owner: Owner,
+        *,
+        ttl: float,
+        now: float,
+        dead: Collection[Owner] = (),
+        queues: Collection[Queue] = (),
     ) -> Lease | Owner:
         """Take the execution if nobody holds it, its lease has expired, its owner is in `dead`, or it is this owner's own.
 
-        Returns the lease, or who holds it. Raises ExecutionNotFound."""
+        Returns the lease, or who holds it. Raises ExecutionNotFound, and QueueFull when it stands in one of `queues` and that
+        has no room for it."""
+        ...
+
+    async def admit(
+        self,
+        queue: Queue,
+        owner: Owner,
+        *,
+        workflows: Collection[str],
+        ttl: float,
+        now: float,
+        most: int,
+        only: Collection[str] | None = None,
+    ) -> list[Lease]:
+        """Take the next executions that wait in a queue, as many as it has room for and `most` at most; `only` of these ids,
+        when given. Those that have begun before come first, then by priority, then by age."""
+        ...
+
+    async def queues(self) -> list[QueueState]:
+        """How full the queues are in which executions run or wait, by name."""
         ...
 
     async def renew(self, leases: Sequence[Lease], *, ttl: float, now: float) -> Mapping[str, int]:
@@ -150,7 +185,8 @@ class Leases(Protocol):
 
     async def due(self, *, workflows: Collection[str], now: float, limit: int) -> list[Listing]:
         """Executions that somebody should take: RUNNING ones without an owner or with an expired lease, and parked ones
-        whose `wake_at` has come. The ones held by a live lease of another owner are left out."""
+        whose `wake_at` has come. The ones held by a live lease of another owner are left out, and those that wait in a queue
+        (see `admit`)."""
         ...
 
     async def awaited(self, *, workflows: Collection[str], limit: int) -> list[Listing]:

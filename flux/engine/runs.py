@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from flux.domain.events import CallStarted, Event, ExecutionFailed, ExecutionRecovered
 from flux.domain.execution import Execution, Status, apply, fold
+from flux.domain.queues import Queue
 from flux.engine.body import Bodies, Body, Children, Closeable, Progress
 from flux.engine.ports import Clock, Codec, Head, Lease, Owner, Provisions, Store
 from flux.engine.run import Run
@@ -30,7 +31,8 @@ Observer = Callable[[Progress], None]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
     """What an engine is made of. `ttl` is how long a lease lasts, in seconds, `poll` how often the database is looked at for
-    what others did, `recoveries` how often in a row an execution may take its process down."""
+    what others did, `recoveries` how often in a row an execution may take its process down. With `recover` what others have
+    begun and left is taken up here: what a server does, and a script does not."""
 
     store: Store
     codec: Codec
@@ -42,6 +44,12 @@ class World:
     ttl: float = 15.0
     poll: float = 1.0
     recoveries: int = 10
+    recover: bool = True
+
+    def queues(self) -> dict[str, Queue]:
+        """The queues of the workflows known here, by name."""
+        found = (self.workflows.get(name).queue for name in self.workflows.names())
+        return {queue.name: queue for queue in found if queue is not None}
 
 
 @dataclass(slots=True)
@@ -134,10 +142,15 @@ class Runs:
     # -- take up ----------------------------------------------------------------------------------------------------
 
     async def take_up(self, id: str) -> None:
-        """Claim a RUNNING execution and go on with it. Raises ExecutionBusy when another process has it."""
+        """Claim a RUNNING execution and go on with it. Raises ExecutionBusy when another process has it, QueueFull when it
+        has to wait for its turn."""
         if self.closing:
             raise ExecutionBusy(id, "nobody: this process is closing")
-        lease = await self._claim(id)
+        await self.go_on(await self._claim(id))
+
+    async def go_on(self, lease: Lease) -> None:
+        """Run an execution that this process has claimed, unless it is at rest or runs here already."""
+        id = lease.execution_id
         history = await self.world.store.load(id)
         execution = fold(id, history)
         assert execution is not None
@@ -160,7 +173,10 @@ class Runs:
 
     async def _try_claim(self, id: str, dead: Collection[Owner] = ()) -> Lease | Owner:
         world = self.world
-        return await world.store.claim(id, world.owner, ttl=world.ttl, now=world.clock.now(), dead=dead)
+        queues = world.queues().values()
+        return await world.store.claim(
+            id, world.owner, ttl=world.ttl, now=world.clock.now(), dead=dead, queues=list(queues)
+        )
 
     async def _recovered(self, lease: Lease, execution: Execution, history: list[Event]) -> bool:
         """Write down that the owner before is gone. False when that has happened too often: the execution has failed."""

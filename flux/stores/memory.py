@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from flux.domain.events import LIFECYCLE_TYPES, Event, ExecutionStarted
 from flux.domain.execution import Status
+from flux.domain.queues import Place, Queue, QueueState, Room
 from flux.engine.ports import Head, Lease, Listing, Owner
-from flux.errors import ExecutionExists, ExecutionNotFound, LeaseLost, StoreError, StreamMoved
+from flux.errors import (
+    AlreadyQueued,
+    ExecutionExists,
+    ExecutionNotFound,
+    LeaseLost,
+    QueueFull,
+    StoreError,
+    StreamMoved,
+)
 
 
 @dataclass(slots=True)
@@ -19,6 +29,8 @@ class _Stream:
     events: list[Event]
     head: Head
     key: str | None
+    place: Place | None
+    admitted_at: float | None = None
     epoch: int = 0
     owner: Owner | None = None
     lease_until: float = 0.0
@@ -43,7 +55,14 @@ class _Stream:
             parent=self.started.parent,
             wake_at=self.head.wake_at,
             owner=self.owner,
+            queue=self.place.queue if self.place else None,
         )
+
+    @property
+    def turn(self) -> tuple[bool, int, float]:
+        """Sorts those that wait in a queue."""
+        assert self.place is not None, "it waits in a queue"
+        return (self.admitted_at is None, -self.place.priority, self.started.at)
 
 
 class MemoryStore:
@@ -61,6 +80,7 @@ class MemoryStore:
         owner: Owner | None,
         ttl: float,
         key: str | None = None,
+        place: Place | None = None,
     ) -> Lease | None:
         started = events[0]
         if not isinstance(started, ExecutionStarted):
@@ -68,8 +88,15 @@ class MemoryStore:
         await self._turn()
         if id in self._streams:
             raise ExecutionExists(id)
-        stream = self._streams[id] = _Stream(id, started, list(events), head, key)
+        if place is not None and place.deduplication is not None:
+            self._check_deduplication(place)
+        stream = self._streams[id] = _Stream(id, started, list(events), head, key, place)
         return _give(stream, owner, until=head.updated_at + ttl) if owner else None
+
+    def _check_deduplication(self, place: Place) -> None:
+        for other in self._in_queue(place.queue):
+            if other.place and other.place.deduplication == place.deduplication and not other.head.status.is_final:
+                raise AlreadyQueued(other.id, place.queue)
 
     async def append(
         self,
@@ -157,15 +184,71 @@ class MemoryStore:
         return next(listings, None)
 
     async def claim(
-        self, id: str, owner: Owner, *, ttl: float, now: float, dead: Collection[Owner] = ()
+        self,
+        id: str,
+        owner: Owner,
+        *,
+        ttl: float,
+        now: float,
+        dead: Collection[Owner] = (),
+        queues: Collection[Queue] = (),
     ) -> Lease | Owner:
         await self._turn()
         stream = self._stream(id)
         holder = stream.owner
         if holder and holder != owner and not stream.free_at(now) and holder not in dead:
             return holder
+        for queue in queues:
+            if stream.place and stream.place.queue == queue.name and not self._take_place(stream, queue, now):
+                raise QueueFull(id, queue.name)
         taken_from = holder if holder != owner else None
         return _give(stream, owner, until=now + ttl, taken_from=taken_from)
+
+    async def admit(
+        self,
+        queue: Queue,
+        owner: Owner,
+        *,
+        workflows: Collection[str],
+        ttl: float,
+        now: float,
+        most: int,
+        only: Collection[str] | None = None,
+    ) -> list[Lease]:
+        await self._turn()
+        waiting = [one for one in self._in_queue(queue.name) if one.listing().is_queued]
+        wanted = [one for one in waiting if one.started.workflow in workflows and (only is None or one.id in only)]
+        leases: list[Lease] = []
+        for stream in sorted(wanted, key=lambda one: one.turn):
+            if len(leases) < most and self._take_place(stream, queue, now):
+                leases.append(_give(stream, owner, until=now + ttl))
+        return leases
+
+    def _take_place(self, stream: _Stream, queue: Queue, now: float) -> bool:
+        assert stream.place is not None, "it stands in a queue"
+        others = [one for one in self._in_queue(queue.name) if one is not stream]
+        running = Counter(one.place.partition for one in others if one.place and one.owner)
+        begun = sum(one.admitted_at is not None and one.admitted_at > now - queue.period for one in others)
+        taken = Room(queue, running, begun).take(stream.place.partition, is_new=stream.admitted_at is None)
+        if taken and stream.admitted_at is None:
+            stream.admitted_at = now
+        return taken
+
+    async def queues(self) -> list[QueueState]:
+        running: Counter[str] = Counter()
+        waiting: Counter[str] = Counter()
+        for listing in (one.listing() for one in self._all()):
+            if listing.queue is not None:
+                running[listing.queue] += listing.owner is not None
+                waiting[listing.queue] += listing.is_queued
+        return [
+            QueueState(name=name, running=running[name], waiting=waiting[name])
+            for name in sorted(running)
+            if running[name] or waiting[name]
+        ]
+
+    def _in_queue(self, name: str) -> list[_Stream]:
+        return [stream for stream in self._all() if stream.place and stream.place.queue == name]
 
     async def renew(self, leases: Sequence[Lease], *, ttl: float, now: float) -> Mapping[str, int]:
         await self._turn()
@@ -229,7 +312,7 @@ class MemoryStore:
 def _wants_a_runner(listing: Listing, now: float) -> bool:
     if listing.status in (Status.PAUSED, Status.SLEEPING):
         return listing.wake_at is not None and listing.wake_at <= now
-    return listing.status is Status.RUNNING
+    return listing.status is Status.RUNNING and not listing.is_queued
 
 
 def _give(stream: _Stream, owner: Owner, *, until: float, taken_from: Owner | None = None) -> Lease:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from flux.domain.events import Event, ExecutionStarted
 from flux.domain.execution import Status
+from flux.domain.queues import Place, Queue, QueueState
 from flux.engine.ports import Head, Lease, Listing, Owner, Store
 from flux.stores.memory import MemoryStore
 
@@ -35,11 +36,12 @@ class TransientStore:
         owner: Owner | None,
         ttl: float,
         key: str | None = None,
+        place: Place | None = None,
     ) -> Lease | None:
         started = events[0]
         transient = isinstance(started, ExecutionStarted) and self._is_transient(started.workflow)
         store = self._memory if transient else self._durable
-        lease = await store.create(id, events, head=head, owner=owner, ttl=ttl, key=key)
+        lease = await store.create(id, events, head=head, owner=owner, ttl=ttl, key=key, place=place)
         if transient:
             self._here[id] = False
             await self._forget()
@@ -101,9 +103,32 @@ class TransientStore:
     # -- leases -----------------------------------------------------------------------------------------------------
 
     async def claim(
-        self, id: str, owner: Owner, *, ttl: float, now: float, dead: Collection[Owner] = ()
+        self,
+        id: str,
+        owner: Owner,
+        *,
+        ttl: float,
+        now: float,
+        dead: Collection[Owner] = (),
+        queues: Collection[Queue] = (),
     ) -> Lease | Owner:
-        return await self._of(id).claim(id, owner, ttl=ttl, now=now, dead=dead)
+        return await self._of(id).claim(id, owner, ttl=ttl, now=now, dead=dead, queues=queues)
+
+    async def admit(
+        self,
+        queue: Queue,
+        owner: Owner,
+        *,
+        workflows: Collection[str],
+        ttl: float,
+        now: float,
+        most: int,
+        only: Collection[str] | None = None,
+    ) -> list[Lease]:
+        return await self._durable.admit(queue, owner, workflows=workflows, ttl=ttl, now=now, most=most, only=only)
+
+    async def queues(self) -> list[QueueState]:
+        return await self._durable.queues()
 
     async def renew(self, leases: Sequence[Lease], *, ttl: float, now: float) -> Mapping[str, int]:
         held: dict[str, int] = {}
