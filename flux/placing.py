@@ -32,7 +32,7 @@ class Placing:
         if isinstance(queue, Queue):
             return cls(workflow, queue, *given)
         if queue is not None:
-            raise DefinitionError(f"Workflow {workflow!r} has queue={queue!r}: it has to be a flux.Queue.")
+            raise DefinitionError(f"Workflow {workflow!r} has queue={queue!r}: it has to be a flux Queue.")
         for name, value in zip(_OPTIONS, given, strict=True):
             if value is not None:
                 raise DefinitionError(f"Workflow {workflow!r} has {name} but no queue: add queue=Queue(...).")

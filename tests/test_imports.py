@@ -39,7 +39,9 @@ ROOMS: dict[str, Room] = {
     # what tasks may ask for: secrets, configuration, a cache, room for large values
     "provisions": Room("cache config provisions secrets storage", "errors domain engine codec machine"),
     # what the user writes
-    "decorators": Room("decorators options placing registry discovery schedules", "errors domain engine context schema"),
+    "decorators": Room(
+        "decorators options placing registry discovery schedules", "errors domain engine context schema"
+    ),
     "tasks": Room("tasks", "errors domain engine context codec schema decorators"),
     # the one place where all of it meets
     "service": Room("service", "errors domain engine context codec schema stores machine provisions decorators tasks"),

@@ -171,7 +171,7 @@ def list_(
     workflow: Annotated[str | None, typer.Option(metavar="NAME", help="Only this workflow's.")] = None,
     status: Annotated[
         list[str] | None,
-        typer.Option(metavar="STATUS", help="Only those: running, interrupted, paused, ... May be repeated."),
+        typer.Option(metavar="STATUS", help="Only those: running, queued, interrupted, paused, ... May be repeated."),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
     json: Json = False,
@@ -198,6 +198,14 @@ def show(
 
     parts = looking.Parts(events=events, timeline=timeline, graph=graph)
     looking.show(id, parts, sources=sources or [], as_json=json, database=database)
+
+
+@app.command(rich_help_panel=LOOKING)
+def queues(json: Json = False, database: Database = None) -> None:
+    """List the queues in which executions run or wait, and how many."""
+    from flux.cli import looking  # noqa: PLC0415 - start-up time
+
+    looking.list_queues(as_json=json, database=database)
 
 
 # -- workflows -----------------------------------------------------------------------------------------------------------

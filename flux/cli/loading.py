@@ -103,6 +103,12 @@ async def known(flux: Flux, given: str) -> Known:
     )
 
 
+INTERRUPTED = "interrupted"
+QUEUED = "queued"
+STANDINGS = (QUEUED, INTERRUPTED)
+"""Words for executions that are running, for all that the database knows, and that no process runs."""
+
+
 class Listed(Protocol):
     @property
     def status(self) -> Status: ...
@@ -110,15 +116,34 @@ class Listed(Protocol):
     @property
     def owner(self) -> Any: ...
 
+    @property
+    def is_queued(self) -> bool: ...
+
 
 def is_interrupted(row: Listed) -> bool:
     """Should be running, and no process runs it: it was let go of, or its process has died."""
-    return row.status is Status.RUNNING and (row.owner is None or is_dead(row.owner))
+    return standing(row) == INTERRUPTED
+
+
+def standing(row: Listed) -> str:
+    """The status, more exactly: of a running one, whether it waits in its queue, or was left."""
+    if row.status is not Status.RUNNING:
+        return row.status.value
+    if row.is_queued:
+        return QUEUED
+    return INTERRUPTED if row.owner is None or is_dead(row.owner) else row.status.value
+
+
+async def standing_of(flux: Flux, id: str, status: Status) -> str:
+    if status is Status.RUNNING:
+        for row in await flux.list(status=status, limit=MOST_RUNNING):
+            if row.id == id:
+                return standing(row)
+    return status.value
 
 
 async def runs_nowhere(flux: Flux, id: str) -> bool:
-    running = await flux.list(status=Status.RUNNING, limit=MOST_RUNNING)
-    return any(row.id == id and is_interrupted(row) for row in running)
+    return await standing_of(flux, id, Status.RUNNING) == INTERRUPTED
 
 
 # -- workflows -----------------------------------------------------------------------------------------------------------

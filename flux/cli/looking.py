@@ -13,13 +13,16 @@ from rich.text import Text
 from flux.cli import screen
 from flux.cli.code import graphs_of
 from flux.cli.loading import (
+    INTERRUPTED,
     MOST_RUNNING,
+    QUEUED,
+    STANDINGS,
     Refused,
     database_file,
     full_id,
-    is_interrupted,
     known,
-    runs_nowhere,
+    standing,
+    standing_of,
     with_flux,
     workflow_of,
 )
@@ -32,10 +35,9 @@ from flux.domain.execution import Status
 from flux.errors import NotReadable, TaskFailed
 from flux.events import ExecutionEvent, shown
 from flux.schema import to_json_value
-from flux.service import Flux
+from flux.service import Flux, Listing
 from flux.tasks import Graph
 
-INTERRUPTED = "interrupted"  # no status of its own: running, and nobody runs it
 SHORT = 12  # characters of an id that a terminal shows: enough to name it by
 LONGEST = 4000  # characters of a value that `show` shows
 BOUNDED = 200  # characters of a value in a table
@@ -58,19 +60,15 @@ def list_executions(
             screen.print_json([])
         screen.say(f"There are no executions yet: there is no database {path}.")
         return
-    sifts = (
-        INTERRUPTED in words and Status.RUNNING.value not in words
-    )  # which of the running ones, no database can tell
+    sifts = bool(words & {*STANDINGS}) and Status.RUNNING.value not in words  # which of those, no database can tell
     rows = with_flux(
         lambda flux: flux.list(workflow=workflow, status=wanted or None, limit=MOST_RUNNING if sifts else limit),
         database=database,
     )
     if sifts:
-        rows = [row for row in rows if row.status is not Status.RUNNING or is_interrupted(row)][:limit]
+        rows = [row for row in rows if standing(row) in words][:limit]
     if as_json:
-        keys = ("id", "workflow", "status", "created_at", "updated_at", "wake_at", "parent", "principal")
-        views = [_row_view({key: getattr(row, key) for key in keys}) for row in rows]
-        screen.print_json([{**view, INTERRUPTED: is_interrupted(row)} for view, row in zip(views, rows, strict=True)])
+        screen.print_json([_row_view(row) for row in rows])
         return
     if not rows:
         screen.say("There are no such executions." if workflow or wanted else "There are no executions yet.")
@@ -79,7 +77,7 @@ def list_executions(
         (
             _short(row.id),
             row.workflow,
-            screen.status_text(INTERRUPTED if is_interrupted(row) else row.status.value),
+            screen.status_text(standing(row)),
             screen.ago(screen.at(row.created_at)),
             screen.lasted(row.updated_at - row.created_at) if row.status.is_final else "",
         )
@@ -90,17 +88,39 @@ def list_executions(
         screen.say(f"The newest {limit}; --limit shows more.", "dim")
 
 
+def list_queues(*, as_json: bool, database: str | None) -> None:
+    states = with_flux(lambda flux: flux.queues(), database=database)
+    if as_json:
+        screen.print_json(
+            [{"queue": state.name, "running": state.running, "waiting": state.waiting} for state in states]
+        )
+    elif states:
+        table = [(state.name, str(state.running), str(state.waiting)) for state in states]
+        screen.print_table(("queue", "running", "waiting"), table)
+    else:
+        screen.say("Nothing runs or waits in a queue.")
+
+
 def _status(given: str) -> Status:
     try:
-        return Status.RUNNING if given.lower() == INTERRUPTED else Status(given.lower())
+        return Status.RUNNING if given.lower() in STANDINGS else Status(given.lower())
     except ValueError:
-        raise Refused(f"{given!r} is no status; there are: {', '.join([INTERRUPTED, *Status])}.") from None
+        raise Refused(f"{given!r} is no status; there are: {', '.join([*STANDINGS, *Status])}.") from None
 
 
-def _row_view(row: dict[str, Any]) -> dict[str, Any]:
-    times = {key: None if row[key] is None else screen.iso(screen.at(row[key])) for key in row if key.endswith("_at")}
-    row["execution_id"] = row.pop("id")
-    return {"execution_id": row.pop("execution_id"), **row, **times, "status": row["status"].value}
+def _row_view(row: Listing) -> dict[str, Any]:
+    times = {key: getattr(row, key) for key in ("created_at", "updated_at", "wake_at")}
+    return {
+        "execution_id": row.id,
+        "workflow": row.workflow,
+        "status": row.status.value,
+        QUEUED: standing(row) == QUEUED,
+        INTERRUPTED: standing(row) == INTERRUPTED,
+        **{key: None if at is None else screen.iso(screen.at(at)) for key, at in times.items()},
+        "parent": row.parent,
+        "principal": row.principal,
+        "queue": row.queue,
+    }
 
 
 def _short(id: str) -> str:
@@ -150,7 +170,11 @@ def show(given: str, parts: Parts, *, sources: Sequence[str], as_json: bool, dat
 class Found:
     execution: ExecutionContext[Any]
     history: Sequence[Event]
-    is_interrupted: bool
+    standing: str
+
+    @property
+    def is_interrupted(self) -> bool:
+        return self.standing == INTERRUPTED
 
     @property
     def started(self) -> ExecutionStarted:
@@ -161,8 +185,9 @@ class Found:
 
 async def _read(flux: Flux, given: str) -> Found:
     id = await full_id(flux, given)
-    is_left = await runs_nowhere(flux, id)
-    return Found(execution=await flux.get(id), history=await flux.history(id), is_interrupted=is_left)
+    execution = await flux.get(id)
+    standing = await standing_of(flux, id, execution.status)
+    return Found(execution=execution, history=await flux.history(id), standing=standing)
 
 
 def _fields(found: Found, database: str | None) -> list[tuple[str, screen.Cell]]:
@@ -172,7 +197,7 @@ def _fields(found: Found, database: str | None) -> list[tuple[str, screen.Cell]]
     fields: list[tuple[str, screen.Cell]] = [
         ("id", id),
         ("workflow", execution.workflow_name),
-        ("status", screen.status_text(INTERRUPTED if found.is_interrupted else execution.status.value)),
+        ("status", screen.status_text(found.standing)),
         ("started", moment or ""),
     ]
     if execution.has_finished:
@@ -216,6 +241,7 @@ def _view(found: Found) -> dict[str, Any]:
         "execution_id": execution.execution_id,
         "workflow": execution.workflow_name,
         "status": execution.status.value,
+        QUEUED: found.standing == QUEUED,
         INTERRUPTED: found.is_interrupted,
         "created_at": screen.iso(execution.created_at),
         "updated_at": screen.iso(execution.updated_at),

@@ -23,6 +23,7 @@ Cell = str | Text
 
 STYLES: dict[str, str] = {
     "running": "blue",
+    "queued": "cyan",
     "interrupted": "yellow",
     "paused": "yellow",
     "sleeping": "cyan",

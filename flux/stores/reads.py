@@ -9,6 +9,7 @@ from typing import Any
 
 from flux.domain.events import Event
 from flux.domain.execution import Status
+from flux.domain.queues import QueueState
 from flux.engine.ports import Listing
 from flux.errors import ExecutionNotFound
 from flux.stores.rows import FIRST_JOURNAL_KIND, from_row
@@ -76,7 +77,7 @@ def _events(connection: sqlite3.Connection, sql: str, number: int, after: int, u
 # --- lists of executions
 
 _LISTING = """
-SELECT id, workflow, status, created_at, updated_at, principal, parent, wake_at,
+SELECT id, workflow, status, created_at, updated_at, principal, parent, wake_at, queue,
        owner_host, owner_pid, owner_started, owner_token FROM executions
 """
 
@@ -116,7 +117,8 @@ def find_key(connection: sqlite3.Connection, key: str, since: float) -> Listing 
 _DUE = f"""
 SELECT * FROM (
   {_LISTING} WHERE status = 'running'
-  AND +workflow IN (SELECT value FROM json_each(:workflows)) AND (owner_token IS NULL OR lease_until <= :now)
+  AND +workflow IN (SELECT value FROM json_each(:workflows))
+  AND CASE WHEN owner_token IS NULL THEN queue IS NULL ELSE lease_until <= :now END
   UNION ALL
   {_LISTING} WHERE wake_at <= :now AND +status IN ('paused', 'sleeping')
   AND +workflow IN (SELECT value FROM json_each(:workflows)) AND (owner_token IS NULL OR lease_until <= :now)
@@ -152,6 +154,27 @@ def owned(connection: sqlite3.Connection, workflows: Collection[str]) -> list[Li
     return _listings(connection, _OWNED, {"workflows": json.dumps(list(workflows))})
 
 
+def is_waiting(connection: sqlite3.Connection, queue: str) -> bool:
+    """Whether anything waits for its turn in the queue."""
+    sql = "SELECT EXISTS (SELECT 1 FROM executions WHERE queue = ? AND status = 'running' AND owner_token IS NULL)"
+    (waiting,) = connection.execute(sql, (queue,)).fetchone()
+    return bool(waiting)
+
+
+_QUEUES = """
+SELECT queue, sum(running), sum(waiting) FROM (
+  SELECT queue, 1 AS running, 0 AS waiting FROM executions WHERE queue IS NOT NULL AND owner_token IS NOT NULL
+  UNION ALL
+  SELECT queue, 0, 1 FROM executions WHERE queue IS NOT NULL AND status = 'running' AND owner_token IS NULL
+) GROUP BY queue ORDER BY queue
+"""
+
+
+def queues(connection: sqlite3.Connection) -> list[QueueState]:
+    rows = connection.execute(_QUEUES).fetchall()
+    return [QueueState(name=name, running=running, waiting=waiting) for name, running, waiting in rows]
+
+
 def _listings(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] | dict[str, Any]) -> list[Listing]:
     return [_listing(row) for row in connection.execute(sql, parameters).fetchall()]
 
@@ -166,5 +189,6 @@ def _listing(row: Sequence[Any]) -> Listing:
         principal=row[5],
         parent=row[6],
         wake_at=row[7],
-        owner=owner_from(row[8:]),
+        queue=row[8],
+        owner=owner_from(row[9:]),
     )

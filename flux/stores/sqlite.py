@@ -15,6 +15,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from flux.domain.events import Event, ExecutionStarted
 from flux.domain.execution import Status
+from flux.domain.queues import Place, Queue, QueueState
 from flux.engine.ports import Head, Lease, Listing, Owner
 from flux.errors import StoreError
 from flux.stores import reads, writes
@@ -70,6 +71,7 @@ class SQLiteStore:
         owner: Owner | None,
         ttl: float,
         key: str | None = None,
+        place: Place | None = None,
     ) -> Lease | None:
         started = events[0]
         if not isinstance(started, ExecutionStarted):
@@ -85,10 +87,12 @@ class SQLiteStore:
             head=head,
             owner=owner,
             ttl=ttl,
+            place=place,
         )
-        for text in (started.workflow, started.principal, started.parent, key):
+        of_place = (place.queue, place.partition, place.deduplication) if place else ()
+        for text in (started.workflow, started.principal, started.parent, key, *of_place):
             if text is not None:
-                storable(text, "an execution's workflow, principal, parent or key")
+                storable(text, "an execution's workflow, principal, parent, key or queue")
         return await self._commit(create)
 
     async def append(
@@ -146,9 +150,34 @@ class SQLiteStore:
         return await self._read(reads.find_key, key, since)
 
     async def claim(
-        self, id: str, owner: Owner, *, ttl: float, now: float, dead: Collection[Owner] = ()
+        self,
+        id: str,
+        owner: Owner,
+        *,
+        ttl: float,
+        now: float,
+        dead: Collection[Owner] = (),
+        queues: Collection[Queue] = (),
     ) -> Lease | Owner:
-        return await self._write(writes.claim, id, owner, ttl, now, dead)
+        return await self._write(writes.claim, id, owner, ttl, now, dead, queues)
+
+    async def admit(
+        self,
+        queue: Queue,
+        owner: Owner,
+        *,
+        workflows: Collection[str],
+        ttl: float,
+        now: float,
+        most: int,
+        only: Collection[str] | None = None,
+    ) -> list[Lease]:
+        if not await self._read(reads.is_waiting, queue.name):  # a look that takes no lock
+            return []
+        return await self._write(writes.admit, queue, owner, workflows, ttl, now, most, only)
+
+    async def queues(self) -> list[QueueState]:
+        return await self._read(reads.queues)
 
     async def renew(self, leases: Sequence[Lease], *, ttl: float, now: float) -> Mapping[str, int]:
         return await self._write(writes.renew, leases, now + ttl)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from flux.domain.queues import Place, Queue, Room
 from flux.engine.ports import Head, Lease, Owner
-from flux.errors import ExecutionExists, ExecutionNotFound, LeaseLost, StreamMoved
+from flux.errors import AlreadyQueued, ExecutionExists, ExecutionNotFound, LeaseLost, QueueFull, StreamMoved
 from flux.stores.rows import Row, is_lifecycle
 
 MAX_ROWS = 1024
@@ -34,6 +35,7 @@ class Create:
     head: Head
     owner: Owner | None
     ttl: float
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,8 +204,14 @@ SELECT json_group_array(json_array(
        (SELECT coalesce(max(number), 0) FROM executions)
 FROM ({values}) AS v CROSS JOIN executions ON id = v.column1
 """
+_DEDUPLICATED = """
+SELECT id FROM executions
+WHERE queue = ? AND deduplication = ? AND status NOT IN ('completed', 'failed', 'cancelled')
+"""
+_NO_PLACE = (None, None, 0, None)
 _INSERT_EXECUTIONS = """
-INSERT INTO executions (number, id, workflow, status, created_at, updated_at, wake_at, principal, parent, key, epoch,
+INSERT INTO executions (number, id, workflow, status, created_at, updated_at, wake_at, principal, parent, key,
+                        queue, partition, priority, deduplication, epoch,
                         owner_host, owner_pid, owner_started, owner_token, lease_until)
 SELECT * FROM ({values}) WHERE column1 IS NOT NULL
 """
@@ -231,6 +239,7 @@ class _Plan:
     connection: sqlite3.Connection
     group: Sequence[Write]
     known: dict[str, _Known] = field(default_factory=dict[str, _Known])
+    deduplicated: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     next_number: int = 1
     executions: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     events: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
@@ -265,6 +274,8 @@ class _Plan:
     def _create(self, create: Create) -> Outcome:
         if create.id in self.known:
             return ExecutionExists(create.id)
+        if (place := create.place) and (stands := self._stands_already(place, create.id)):
+            return AlreadyQueued(stands, place.queue)
         owner, head = create.owner, create.head
         known = _Known(self.next_number, 1 if owner else 0, owner.token if owner else None, 0, 0)
         self.known[create.id] = known
@@ -272,9 +283,23 @@ class _Plan:
         of_owner = (*_owner_columns(owner), head.updated_at + create.ttl if owner else None)
         of_head = (head.status.value, create.created_at, head.updated_at, head.wake_at)
         of_origin = (create.principal, create.parent, create.key)
-        self.executions.append((known.number, create.id, create.workflow, *of_head, *of_origin, known.epoch, *of_owner))
+        of_place = (place.queue, place.partition, place.priority, place.deduplication) if place else _NO_PLACE
+        self.executions.append(
+            (known.number, create.id, create.workflow, *of_head, *of_origin, *of_place, known.epoch, *of_owner)
+        )
         self._add_events(known, create.rows)
         return Lease(execution_id=create.id, owner=owner, epoch=known.epoch) if owner else None
+
+    def _stands_already(self, place: Place, id: str) -> str | None:
+        """The living execution that stands for the same in the queue; when there is none, `id` does from now on."""
+        if place.deduplication is None:
+            return None
+        mark = (place.queue, place.deduplication)
+        row = self.connection.execute(_DEDUPLICATED, mark).fetchone()
+        stands = row[0] if row else self.deduplicated.get(mark)
+        if stands is None:
+            self.deduplicated[mark] = id
+        return stands
 
     def _append(self, append: Append) -> Outcome:
         known, lease = self.known.get(append.id), append.lease
@@ -374,26 +399,102 @@ def _in_chunks(connection: sqlite3.Connection, template: str, rows: Sequence[tup
 
 
 def claim(
-    connection: sqlite3.Connection, id: str, owner: Owner, ttl: float, now: float, dead: Collection[Owner]
+    connection: sqlite3.Connection,
+    id: str,
+    owner: Owner,
+    ttl: float,
+    now: float,
+    dead: Collection[Owner],
+    queues: Collection[Queue],
 ) -> Lease | Owner:
     with _Transaction(connection):
         row = connection.execute(
-            "SELECT epoch, lease_until, owner_host, owner_pid, owner_started, owner_token FROM executions WHERE id = ?",
+            "SELECT number, epoch, queue, partition, admitted_at, lease_until, "
+            "owner_host, owner_pid, owner_started, owner_token FROM executions WHERE id = ?",
             (id,),
         ).fetchone()
         if row is None:
             raise ExecutionNotFound(id)
-        epoch, lease_until, *held_by = row
+        number, epoch, queue_name, partition, admitted_at, lease_until, *held_by = row
         holder = owner_from(held_by)
         if holder and holder != owner and lease_until > now and holder not in dead:
             return holder
-        connection.execute(
-            "UPDATE executions SET epoch = ?, owner_host = ?, owner_pid = ?, owner_started = ?, owner_token = ?, "
-            "lease_until = ? WHERE id = ?",
-            (epoch + 1, *_owner_columns(owner), now + ttl, id),
-        )
+        queue = next((queue for queue in queues if queue.name == queue_name), None)
+        if queue and not _room(connection, queue, now, but=number).take(partition, is_new=admitted_at is None):
+            raise QueueFull(id, queue.name)
+        _give(connection, [number], owner, until=now + ttl, now=now)
         taken_from = holder if holder != owner else None
         return Lease(execution_id=id, owner=owner, epoch=epoch + 1, taken_from=taken_from)
+
+
+def _give(connection: sqlite3.Connection, numbers: Sequence[int], owner: Owner, *, until: float, now: float) -> None:
+    connection.execute(
+        "UPDATE executions SET epoch = epoch + 1, owner_host = ?, owner_pid = ?, owner_started = ?, owner_token = ?, "
+        "lease_until = ?, admitted_at = CASE WHEN queue IS NULL THEN NULL ELSE coalesce(admitted_at, ?) END "
+        f"WHERE number IN ({','.join('?' * len(numbers))})",
+        (*_owner_columns(owner), until, now, *numbers),
+    )
+
+
+# --- queues
+
+
+_WAITING = """
+SELECT number, id, epoch, partition, admitted_at IS NULL FROM executions
+WHERE queue = :queue AND status = 'running' AND owner_token IS NULL
+AND +workflow IN (SELECT value FROM json_each(:workflows))
+AND (:only IS NULL OR id IN (SELECT value FROM json_each(:only)))
+AND (partition IS NULL OR partition NOT IN (SELECT value FROM json_each(:full)))
+AND (:may_begin OR admitted_at IS NOT NULL)
+ORDER BY admitted_at IS NULL, priority DESC, created_at, number LIMIT :most
+"""
+
+
+def admit(
+    connection: sqlite3.Connection,
+    queue: Queue,
+    owner: Owner,
+    workflows: Collection[str],
+    ttl: float,
+    now: float,
+    most: int,
+    only: Collection[str] | None,
+) -> list[Lease]:
+    leases: list[Lease] = []
+    with _Transaction(connection):
+        room = _room(connection, queue, now)
+        while len(leases) < most and not room.is_full:
+            wanted = {
+                "queue": queue.name,
+                "workflows": json.dumps(list(workflows)),
+                "only": None if only is None else json.dumps(list(only)),
+                "full": json.dumps(room.full_partitions),
+                "may_begin": room.may_begin,
+                "most": most - len(leases),
+            }
+            rows = connection.execute(_WAITING, wanted).fetchall()
+            taken = [row for row in rows if room.take(row[3], is_new=bool(row[4]))]
+            if not taken:
+                break
+            _give(connection, [row[0] for row in taken], owner, until=now + ttl, now=now)
+            leases += [Lease(execution_id=id, owner=owner, epoch=epoch + 1) for _, id, epoch, *_ in taken]
+    return leases
+
+
+def _room(connection: sqlite3.Connection, queue: Queue, now: float, *, but: int | None = None) -> Room:
+    """What the queue has room for, one execution not counted."""
+    running = connection.execute(
+        "SELECT partition, count(*) FROM executions WHERE queue = ? AND owner_token IS NOT NULL AND number IS NOT ? "
+        "GROUP BY partition",
+        (queue.name, but),
+    )
+    counts: dict[str | None, int] = dict(running.fetchall())
+    begun = 0
+    if queue.rate is not None:
+        (begun,) = connection.execute(
+            "SELECT count(*) FROM executions WHERE queue = ? AND admitted_at > ?", (queue.name, now - queue.period)
+        ).fetchone()
+    return Room(queue, counts, begun)
 
 
 _RENEW = """

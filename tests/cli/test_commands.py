@@ -155,6 +155,35 @@ def test_control_c_lets_go_and_what_was_finished_is_not_done_again(folder: Path)
     assert 60 <= len(ledger.read_text().splitlines()) <= 61
 
 
+QUEUED = """
+from pathlib import Path
+import asyncio
+from flux import ExecutionContext, Queue, task, workflow
+
+@task
+async def wait():
+    while not Path("gate").exists():
+        await asyncio.sleep(0.01)
+
+@workflow.with_options(queue=Queue("jobs", concurrency=1))
+async def job(ctx: ExecutionContext[str]) -> str:
+    await wait()
+    return ctx.input
+"""
+
+
+def test_what_waits_for_its_turn_is_called_queued_and_runs_when_it_has_come(folder: Path) -> None:
+    (folder / "queued.py").write_text(QUEUED)
+    flux("run", "queued.py", "a", "--id", "first", "--detach")
+    flux("run", "queued.py", "b", "--id", "second", "--detach")
+    assert [row["execution_id"] for row in read("list", "--status", "queued")] == ["second"]
+    assert "status\tqueued" in flux("show", "second").stdout
+    assert read("queues") == [{"queue": "jobs", "running": 1, "waiting": 1}]
+    (folder / "gate").touch()
+    assert flux("resume", "second").stdout.strip() == "b"
+    assert read("queues") == []
+
+
 def test_what_runs_in_the_background_is_looked_on_by_whoever_resumes_it(folder: Path) -> None:
     (folder / "gated.py").write_text(GATED)
     flux("run", "gated.py:waits", "--id", "far", "--detach")

@@ -241,7 +241,7 @@ def test_what_makes_no_sense_is_refused_where_it_is_written() -> None:
         Queue("jobs", rate=1, period=0)
     with pytest.raises(DefinitionError, match="has priority but no queue"):
         workflow.with_options(priority=3)(nothing)
-    with pytest.raises(DefinitionError, match="has to be a flux.Queue"):
+    with pytest.raises(DefinitionError, match="has to be a flux Queue"):
         workflow.with_options(queue="jobs")(nothing)  # pyright: ignore
     with pytest.raises(DefinitionError, match="transient"):
         workflow.with_options(queue=Queue("jobs"), durability="transient")(nothing)

@@ -36,8 +36,17 @@ from flux.domain.events import (
     TimerSet,
 )
 from flux.domain.execution import Status
+from flux.domain.queues import Place, Queue, QueueState
 from flux.engine.ports import Head, Lease, Owner, Store
-from flux.errors import ExecutionExists, ExecutionNotFound, LeaseLost, StoreError, StreamMoved
+from flux.errors import (
+    AlreadyQueued,
+    ExecutionExists,
+    ExecutionNotFound,
+    LeaseLost,
+    QueueFull,
+    StoreError,
+    StreamMoved,
+)
 from flux.stores import open_store
 
 pytestmark = pytest.mark.anyio
@@ -505,3 +514,125 @@ async def test_a_closed_store_says_so_and_may_be_closed_again(store: Store) -> N
     for work in (store.load("a"), store.find(), store.post("a", [], seen=1, head=HEAD)):
         with pytest.raises(StoreError, match="closed"):
             await work
+
+
+# --- queues
+
+
+async def queued(store: Store, id: str, at: float = 100.0, queue: str = "jobs", **place: Any) -> None:
+    started = ExecutionStarted(at=at, workflow="order", input=Json("null"))
+    head = Head(status=Status.RUNNING, updated_at=at)
+    lease = await store.create(id, [started], head=head, owner=None, ttl=TTL, place=Place(queue=queue, **place))
+    assert lease is None
+
+
+async def admitted(store: Store, queue: Queue, *, now: float = 200.0, most: int = 100, **only: Any) -> list[str]:
+    leases = await store.admit(queue, ALICE, workflows=["order"], ttl=TTL, now=now, most=most, **only)
+    return [lease.execution_id for lease in leases]
+
+
+async def test_a_queue_admits_the_oldest_of_the_highest_priority_and_no_more_than_it_has_room_for(store: Store) -> None:
+    for number, (id, priority) in enumerate([("a", 0), ("b", 0), ("c", 2), ("d", 1)]):
+        await queued(store, id, at=100.0 + number, priority=priority)
+    assert await admitted(store, Queue("jobs", concurrency=3), most=2) == ["c", "d"]
+    assert await admitted(store, Queue("jobs", concurrency=3)) == ["a"]
+    assert await admitted(store, Queue("jobs", concurrency=3)) == []
+    assert await admitted(store, Queue("other")) == []
+    assert await admitted(store, Queue("jobs")) == ["b"]
+
+
+async def test_what_a_queue_admits_is_held_as_if_it_had_been_claimed(store: Store) -> None:
+    await queued(store, "a")
+    (lease,) = await store.admit(Queue("jobs"), ALICE, workflows=["order"], ttl=TTL, now=200.0, most=1)
+    await store.append("a", [returned(1)], expected=1, lease=lease)
+    assert await store.renew([lease], ttl=TTL, now=210.0) == {"a": 2}
+    assert await store.claim("a", BOB, ttl=TTL, now=210.0) == ALICE
+    (row,) = await store.find()
+    assert (row.queue, row.is_queued, row.owner) == ("jobs", False, ALICE)
+
+
+async def test_a_queue_admits_only_known_workflows_and_the_ids_that_are_asked_for(store: Store) -> None:
+    await queued(store, "a")
+    await queued(store, "b")
+    assert await store.admit(Queue("jobs"), ALICE, workflows=["another"], ttl=TTL, now=200.0, most=9) == []
+    assert await admitted(store, Queue("jobs"), only={"b", "c"}) == ["b"]
+    assert await admitted(store, Queue("jobs"), only=set[str]()) == []
+
+
+async def test_a_full_partition_is_passed_over_however_many_wait_in_it(store: Store) -> None:
+    for number in range(20):
+        await queued(store, f"big{number}", at=100.0 + number, partition="big")
+    await queued(store, "small", at=150.0, partition="small")
+    await queued(store, "none", at=151.0)
+    queue = Queue("jobs", partition_concurrency=1)
+    assert await admitted(store, queue, most=5) == ["big0", "small", "none"]
+    assert await admitted(store, queue, most=5) == []
+
+
+async def test_a_rate_counts_what_began_in_the_period_and_not_what_goes_on(store: Store) -> None:
+    queue = Queue("jobs", rate=2, period=10)
+    for number in range(4):
+        await queued(store, f"e{number}", at=100.0 + number)
+    leases = await store.admit(queue, ALICE, workflows=["order"], ttl=TTL, now=200.0, most=9)
+    assert [lease.execution_id for lease in leases] == ["e0", "e1"]
+    await store.release(leases[0])
+    assert await admitted(store, queue, now=205.0) == ["e0"]  # it has begun before
+    assert await admitted(store, queue, now=209.9) == []
+    assert await admitted(store, queue, now=210.0) == ["e2", "e3"]
+
+
+async def test_what_was_given_up_comes_before_what_has_not_begun_whatever_its_priority(store: Store) -> None:
+    await queued(store, "begun")
+    (lease,) = await store.admit(Queue("jobs"), ALICE, workflows=["order"], ttl=TTL, now=200.0, most=1)
+    await queued(store, "new", priority=5)
+    await store.release(lease)
+    assert await admitted(store, Queue("jobs")) == ["begun", "new"]
+
+
+async def test_a_claim_finds_the_queue_full_unless_it_is_for_one_that_runs_already(store: Store) -> None:
+    queue = Queue("jobs", concurrency=1)
+    await queued(store, "a")
+    await queued(store, "b")
+    assert isinstance(await store.claim("a", ALICE, ttl=TTL, now=200.0, queues=[queue]), Lease)
+    with pytest.raises(QueueFull, match="waits for its turn in queue 'jobs'"):
+        await store.claim("b", BOB, ttl=TTL, now=200.0, queues=[queue])
+    assert isinstance(await store.claim("b", BOB, ttl=TTL, now=200.0, queues=[Queue("other", 1)]), Lease)
+    taken = await store.claim("a", BOB, ttl=TTL, now=200.0 + TTL, queues=[Queue("jobs", concurrency=2)])
+    assert isinstance(taken, Lease)
+    assert taken.taken_from == ALICE
+
+
+async def test_of_two_that_stand_for_the_same_a_queue_takes_one_while_it_lives(store: Store) -> None:
+    await queued(store, "a", deduplication="same")
+    with pytest.raises(AlreadyQueued) as refused:
+        await queued(store, "b", deduplication="same")
+    assert refused.value.id == "a"
+    await queued(store, "c", queue="other", deduplication="same")
+    await queued(store, "d", deduplication="else")
+    await store.post("a", [ExecutionCancelled(at=1.0)], seen=1, head=Head(status=Status.CANCELLED, updated_at=1.0))
+    await queued(store, "b", deduplication="same")
+
+
+async def test_of_two_that_stand_for_the_same_and_come_at_once_one_is_taken(store: Store) -> None:
+    outcomes = await asyncio.gather(*(outcome(queued(store, f"e{n}", deduplication="same")) for n in range(10)))
+    assert sorted(outcomes) == ["AlreadyQueued"] * 9 + ["written"]
+
+
+async def test_what_waits_in_a_queue_is_not_due_but_what_a_silent_owner_holds_is(store: Store) -> None:
+    await queued(store, "a")
+    await queued(store, "b")
+    assert await store.due(workflows=["order"], now=1e6, limit=9) == []
+    assert await admitted(store, Queue("jobs", concurrency=1)) == ["a"]
+    assert [row.id for row in await store.due(workflows=["order"], now=200.0 + TTL, limit=9)] == ["a"]
+
+
+async def test_queues_are_counted_by_what_runs_and_what_waits(store: Store) -> None:
+    assert await store.queues() == []
+    for id in ("a", "b", "c"):
+        await queued(store, id)
+    await queued(store, "d", queue="mail")
+    await admitted(store, Queue("jobs", concurrency=1))
+    assert await store.queues() == [
+        QueueState(name="jobs", running=1, waiting=2),
+        QueueState(name="mail", running=0, waiting=1),
+    ]
