@@ -172,8 +172,8 @@ class WorkflowOptions(TypedDict, total=False):
     with durability "transient" are kept in memory: cheap, and gone with the process. `output_storage` keeps results outside the
     history.
 
-    `queue` lets executions wait for their turn (`flux.Queue`). There, `partition`, `priority` (higher first, 0 by default)
-    and `deduplicate` are told by functions of the input, a priority also by a number: at most one living execution of each
+    `needs` are tags that a process must have to run it (`flux worker --tags gpu`). `queue` lets executions wait for their turn
+    (`flux.Queue`). There, `partition`, `priority` (higher first, 0 by default) and `deduplicate` are told by functions of the input, a priority also by a number: at most one living execution of each
     `deduplicate` text is in the queue, and starting another returns that one.
 
     The rest says how an MCP server offers it. `read_only`, `idempotent`, `destructive` and `open_world` tell its nature, as far
@@ -192,6 +192,7 @@ class WorkflowOptions(TypedDict, total=False):
     secret_requests: Iterable[str] | None
     durability: Literal["durable", "transient"]
     output_storage: OutputStorage | None
+    needs: Iterable[str]
     queue: Queue | None
     partition: Callable[[Any], str | None] | None
     priority: int | Callable[[Any], int] | None
@@ -249,8 +250,12 @@ class Workflow(Generic[T, R]):
             raise DefinitionError(f'Workflow {self.name!r} has another durability than "durable" or "transient".')
         if self.is_transient and self.schedule is not None:
             raise DefinitionError(f"Workflow {self.name!r} is transient: with a schedule it has to be durable.")
-        if self.queue is not None and self.is_transient:
-            raise DefinitionError(f"Workflow {self.name!r} is transient: with a queue it has to be durable.")
+        if self.is_transient and (self.queue is not None or options.get("needs")):
+            raise DefinitionError(f"Workflow {self.name!r} is transient: with a queue or needs it has to be durable.")
+        if isinstance(options.get("needs"), str):
+            raise DefinitionError(
+                f"Workflow {self.name!r} has needs={options.get('needs')!r}: it has to be a list of tags."
+            )
         update_wrapper(cast(Any, self), func)
 
     @property
@@ -288,6 +293,10 @@ class Workflow(Generic[T, R]):
     @property
     def schedule(self) -> Schedule | None:
         return self.options.get("schedule")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset(self.options.get("needs", ()))
 
     @property
     def queue(self) -> Queue | None:

@@ -89,6 +89,7 @@ class Flux:
                 poll=self.settings.poll_seconds,
                 recoveries=self.settings.max_recoveries,
                 recover=self._recover,
+                tags=self.settings.worker_tags if self._recover else None,  # a script runs what it is told to
             )
             self._engine = await stack.enter_async_context(Engine(world))
             await stack.enter_async_context(Clockwork(self._engine))

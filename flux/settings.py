@@ -26,7 +26,8 @@ class Settings:
     faster and may lose the last moments when the machine (not the process) dies. A run whose owner is silent for
     `lease_seconds` is taken over by another process, `max_recoveries` times at most. `poll_seconds` is how often the database is
     asked for what other processes did and for due timers. `task_threads` is how many plain `def` tasks run at once,
-    0 for one per processor. A value whose JSON is longer than `inline_limit` characters is kept in a file beside the database."""
+    0 for one per processor. A value whose JSON is longer than `inline_limit` characters is kept in a file beside the database.
+    `worker_tags` say what this process has: it runs the workflows that need no more."""
 
     database: str
     synchronous: Synchronous = "full"
@@ -35,6 +36,7 @@ class Settings:
     max_recoveries: int = 10
     task_threads: int = 0
     inline_limit: int = 256 * 1024
+    worker_tags: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, *, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
@@ -98,6 +100,10 @@ def _count(given: Any) -> int:
     return number
 
 
+def _tags(given: Any) -> frozenset[str]:
+    return frozenset(given.replace(",", " ").split() if isinstance(given, str) else given)
+
+
 def _synchronous(given: Any) -> str:
     word = str(given).lower()
     if word not in get_args(Synchronous):
@@ -113,4 +119,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "max_recoveries": _count,
     "task_threads": _count,
     "inline_limit": _count,
+    "worker_tags": _tags,
 }

@@ -49,6 +49,11 @@ class Body(Protocol):
         ...
 
     @property
+    def needs(self) -> frozenset[str]:
+        """The tags that a process must have to run it."""
+        ...
+
+    @property
     def queue(self) -> Queue | None:
         """Where executions wait for their turn, None when they need not."""
         ...

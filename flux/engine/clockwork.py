@@ -77,7 +77,7 @@ class Clockwork:
     async def take_up(self) -> None:
         """Go on with what is due: timers that have rung, executions whose owner is dead or has lost its lease."""
         engine = self._engine
-        workflows = engine.world.workflows.names()
+        workflows = engine.world.runnable()
         due = await engine.store.due(workflows=workflows, now=engine.world.clock.now(), limit=BATCH)
         orphaned = [
             row

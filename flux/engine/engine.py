@@ -104,7 +104,7 @@ class Engine:
         assert execution is not None
         body = self.world.workflows.get(execution.workflow)
         place = await self._place(body, execution, priority)
-        owner = None if place else self.world.owner
+        owner = self.world.owner if place is None and self.world.can_run(body.name) else None
         try:
             lease = await self.store.create(
                 id, history, head=head_of(execution), owner=owner, ttl=self.world.ttl, key=key, place=place
@@ -128,7 +128,7 @@ class Engine:
         leases = await self.store.admit(
             queue,
             world.owner,
-            workflows=[name for name in world.workflows.names() if world.workflows.get(name).queue == queue],
+            workflows=[name for name in world.runnable() if world.workflows.get(name).queue == queue],
             ttl=world.ttl,
             now=self._now(),
             most=ADMITTED,
@@ -232,8 +232,9 @@ class Engine:
             if execution.status.is_final or id in self.runs:
                 return execution
             if execution.status is Status.RUNNING:
-                with suppress(QueueFull):  # then it waits for its turn
-                    await self.runs.take_up(id)
+                if self.world.can_run(execution.workflow):
+                    with suppress(QueueFull):  # then it waits for its turn
+                        await self.runs.take_up(id)
                 return execution
             if execution.status is Status.PAUSED:
                 raise PauseNotFound(id, None, _names(execution))
@@ -283,7 +284,7 @@ class Engine:
 
     async def take_up(self, listing: Listing) -> None:
         """Go on with an execution that is due: its owner died, its timer has rung, or nobody has begun it."""
-        if listing.id in self.runs or listing.workflow not in self.world.workflows:
+        if listing.id in self.runs or not self.world.can_run(listing.workflow):
             return
         try:
             if listing.status is Status.RUNNING:
@@ -306,7 +307,7 @@ class Engine:
         for child in await self._living_children(id):
             await self.wake_family(child)
         execution, _ = await self._look(id)
-        if execution.workflow in self.world.workflows:
+        if self.world.can_run(execution.workflow):
             with suppress(ExecutionBusy):  # another process was quicker
                 await self._wake(id)
 
@@ -314,7 +315,7 @@ class Engine:
         """After a fact from outside: tell the run of this process, or begin one, unless another process has it."""
         if not self.runs.refresh(id):
             execution, _ = await self._look(id)
-            if execution.status is Status.RUNNING and execution.workflow in self.world.workflows:
+            if execution.status is Status.RUNNING and self.world.can_run(execution.workflow):
                 with suppress(ExecutionBusy):  # its owner will see the fact
                     await self.runs.take_up(id)
         return await self.get(id)

@@ -32,7 +32,8 @@ Observer = Callable[[Progress], None]
 class World:
     """What an engine is made of. `ttl` is how long a lease lasts, in seconds, `poll` how often the database is looked at for
     what others did, `recoveries` how often in a row an execution may take its process down. With `recover` what others have
-    begun and left is taken up here: what a server does, and a script does not."""
+    begun and left is taken up here: what a server does, and a script does not. `tags` say what this process has that workflows
+    may need, None that it runs them whatever they need."""
 
     store: Store
     codec: Codec
@@ -45,6 +46,16 @@ class World:
     poll: float = 1.0
     recoveries: int = 10
     recover: bool = True
+    tags: frozenset[str] | None = None
+
+    def can_run(self, workflow: str) -> bool:
+        """Whether this process knows the workflow and has what it needs."""
+        if workflow not in self.workflows:
+            return False
+        return self.tags is None or self.workflows.get(workflow).needs <= self.tags
+
+    def runnable(self) -> list[str]:
+        return [name for name in self.workflows.names() if self.can_run(name)]
 
     def queues(self) -> dict[str, Queue]:
         """The queues of the workflows known here, by name."""
