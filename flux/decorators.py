@@ -173,8 +173,9 @@ class WorkflowOptions(TypedDict, total=False):
     history.
 
     `needs` are tags that a process must have to run it (`flux worker --tags gpu`). `queue` lets executions wait for their turn
-    (`flux.Queue`). There, `partition`, `priority` (higher first, 0 by default) and `deduplicate` are told by functions of the input, a priority also by a number: at most one living execution of each
-    `deduplicate` text is in the queue, and starting another returns that one.
+    (`flux.Queue`). There, `partition`, `priority` (higher first, 0 by default) and `deduplicate` are told by functions of the
+    input, a priority also by a number: at most one living execution of each `deduplicate` text is in the queue, and
+    starting another returns that one.
 
     The rest says how an MCP server offers it. `read_only`, `idempotent`, `destructive` and `open_world` tell its nature, as far
     as it is known. `task` is whether a client that knows tasks gets one: "auto" when the workflow takes longer than a moment,
