@@ -32,6 +32,7 @@ from flux.settings import MEMORY, Settings
 from flux.storage import SpillingStore, StoredCodec
 from flux.stores import open_store
 from flux.stores.transient import TransientStore
+from flux.tracing import OpenTelemetry
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -85,6 +86,7 @@ class Flux:
                 workflows=self.workflows,
                 is_dead=is_dead,
                 provisions=self._provisions,
+                tracing=OpenTelemetry(),
                 ttl=self.settings.lease_seconds,
                 poll=self.settings.poll_seconds,
                 recoveries=self.settings.max_recoveries,

@@ -34,6 +34,7 @@ ROOMS: dict[str, Room] = {
     "codec": Room("codec", "errors domain"),
     "schema": Room("schema", "errors context"),
     # the ports' implementations
+    "tracing": Room("tracing", "errors domain engine"),
     "stores": Room("stores", "errors domain engine"),
     "machine": Room("clock host settings", "errors engine"),
     # what tasks may ask for: secrets, configuration, a cache, room for large values
@@ -42,9 +43,11 @@ ROOMS: dict[str, Room] = {
     "decorators": Room(
         "decorators options placing registry discovery schedules", "errors domain engine context schema"
     ),
-    "tasks": Room("tasks", "errors domain engine context codec schema decorators"),
+    "tasks": Room("tasks", "errors domain engine context codec schema tracing decorators"),
     # the one place where all of it meets
-    "service": Room("service", "errors domain engine context codec schema stores machine provisions decorators tasks"),
+    "service": Room(
+        "service", "errors domain engine context codec schema tracing stores machine provisions decorators tasks"
+    ),
     "flux": Room("flux", "errors domain context decorators tasks service"),
     # the ways in
     "testing": Room("testing", "errors domain engine context codec stores machine decorators tasks service flux"),

@@ -26,7 +26,7 @@ from flux.service import Flux
 Grade = Literal["ok", "warn", "fail"]
 _MARKS: dict[Grade, tuple[str, str]] = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 
-EXTRAS = {"ai": "pydantic_ai", "keyring": "keyring"}
+EXTRAS = {"ai": "pydantic_ai", "keyring": "keyring", "otel": "opentelemetry.distro"}
 MOST = 100_000  # executions that are counted
 
 

@@ -14,12 +14,15 @@ from flux.domain.calls import CallId, Failure, Json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionStarted:
+    """`trace` says in which trace it was started: a `traceparent` of W3C Trace Context."""
+
     at: float
     workflow: str
     input: Json
     principal: str | None = None
     parent: str | None = None
     forked_from: str | None = None
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

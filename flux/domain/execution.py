@@ -63,6 +63,7 @@ class Execution:
     began_at: float
     principal: str | None = None
     parent: str | None = None
+    trace: str | None = None
     output: Json | None = None
     error: Failure | None = None
     pauses: tuple[Pause, ...] = ()
@@ -98,6 +99,7 @@ def apply(id: str, state: Execution | None, event: Event) -> Execution:
             began_at=event.at,
             principal=event.principal,
             parent=event.parent,
+            trace=event.trace,
         )
     if state is None:
         raise ValueError(f"execution {id!r} has no ExecutionStarted before {type(event).__name__}")

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import random
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -40,7 +41,8 @@ async def attempts(call: Call, record: Record | None) -> Outcome:
     while True:
         failed += 1
         try:
-            return await _attempt(call, failed)
+            with _traced(call, failed):
+                return await _attempt(call, failed)
         except NonDeterminismError as exc:
             if run.mismatch is not None:
                 raise
@@ -49,6 +51,10 @@ async def attempts(call: Call, record: Record | None) -> Outcome:
             error = exc
         if not await _goes_on(call, failed, error):
             return await _given_up(call, failed, error)
+
+
+def _traced(call: Call, number: int) -> AbstractContextManager[object]:
+    return call.run.trail.attempt(call.spec.name, call.name, call.site.id, number, partial(failure, call))
 
 
 async def _attempt(call: Call, number: int) -> Outcome:

@@ -87,6 +87,7 @@ class Engine:
             input=start.input,
             principal=start.principal,
             parent=start.parent,
+            trace=self.world.tracing.current(),
         )
         return await self._create(start.id or new_id(), [started], key=start.key, priority=start.priority)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flux.domain.calls import Failure, Json
+from flux.domain.calls import CallId, Failure, Json
 from flux.domain.events import Event
-from flux.domain.execution import Status
+from flux.domain.execution import Execution, Status
 from flux.domain.queues import Place, Queue, QueueState
 
 
@@ -301,6 +302,35 @@ class OutputStorage(Protocol):
         ...
 
     async def delete(self, reference: str) -> None: ...
+
+
+class Trail(Protocol):
+    """One run of an execution, as it is told to whoever collects traces."""
+
+    def entered(self) -> AbstractContextManager[object]:
+        """What is done meanwhile, here and elsewhere, belongs to the run."""
+        ...
+
+    def attempt(
+        self, task: str, name: str, call: CallId, number: int, failure: Callable[[Exception], Failure]
+    ) -> AbstractContextManager[object]:
+        """What is done meanwhile is an attempt (from 1) of a call of `task`, whose name there is `name`. `failure` says what
+        may be told of an error."""
+        ...
+
+    def ended(self, execution: Execution) -> None:
+        """The run is over, and has left the execution so."""
+        ...
+
+
+class Tracing(Protocol):
+    def current(self) -> str | None:
+        """The trace that the caller is part of, as a `traceparent` of W3C Trace Context."""
+        ...
+
+    def begun(self, execution: Execution) -> Trail:
+        """A run begins, or goes on with the execution. It belongs to the trace in which the execution was started."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from flux.engine.body import Body, Children, Closeable, Progress
 from flux.engine.fence import is_undoing
 from flux.engine.journal import Journal
 from flux.engine.masking import masked
-from flux.engine.ports import Clock, Codec, EventStore, Lease, Provisions
+from flux.engine.ports import Clock, Codec, EventStore, Lease, Provisions, Tracing
 from flux.engine.scope import Scope, current_scope, entered, is_replaying
 from flux.engine.tags import KEPT, tagged
 from flux.engine.waits import Waits
@@ -54,6 +54,7 @@ class Run:
         publish: Callable[[Progress], None],
         children: Children,
         provisions: Provisions,
+        tracing: Tracing,
         opened: Callable[[Closeable], None],
     ) -> None:
         self.opened = opened  # for what outlives the run: it is closed with the engine
@@ -65,6 +66,7 @@ class Run:
         self.clock = clock
         self.publish = publish
         self.journal = Journal(store, clock, lease, history, notice=self._notice, broken=self._broken)
+        self.trail = tracing.begun(self.execution)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.context: Any = None  # what the body is given
@@ -114,7 +116,7 @@ class Run:
             await self.journal.aclose()
 
     async def _enter(self, scope: Scope) -> Any:
-        with entered(scope):
+        with entered(scope), self.trail.entered():
             self.context = self.body.context(self.execution, self.codec)
             try:
                 result = await self.body.execute(self.context)

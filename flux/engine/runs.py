@@ -14,7 +14,7 @@ from flux.domain.events import CallStarted, Event, ExecutionFailed, ExecutionRec
 from flux.domain.execution import Execution, Status, apply, fold
 from flux.domain.queues import Queue
 from flux.engine.body import Bodies, Body, Children, Closeable, Progress
-from flux.engine.ports import Clock, Codec, Head, Lease, Owner, Provisions, Store
+from flux.engine.ports import Clock, Codec, Head, Lease, Owner, Provisions, Store, Tracing
 from flux.engine.run import Run
 from flux.engine.scope import install_factory, remove_factory
 from flux.errors import ExecutionBusy, FluxError, LeaseLost, RecoveryLimit, StoreError
@@ -42,6 +42,7 @@ class World:
     workflows: Bodies
     is_dead: Callable[[Owner], bool]
     provisions: Provisions
+    tracing: Tracing
     ttl: float = 15.0
     poll: float = 1.0
     recoveries: int = 10
@@ -123,6 +124,7 @@ class Runs:
             children=self.children,
             opened=self._opened.add,
             provisions=world.provisions,
+            tracing=world.tracing,
         )
         task = asyncio.get_running_loop().create_task(self._to_rest(run), name=f"flux {lease.execution_id}")
         self._active[lease.execution_id] = _Active(run, task)
@@ -134,6 +136,7 @@ class Runs:
             log.exception("execution %s: the engine failed; the execution stays as its history has it", run.id)
             run.stopped = run.stopped or FluxError("the engine failed: see the log")
         finally:
+            run.trail.ended(run.execution)
             active = self._active.pop(run.id, None)
             self._tell_change()
             if run.stopped is not None and not isinstance(run.stopped, LeaseLost):

@@ -28,6 +28,7 @@ from flux.tasks.mcp.auth import Auth
 from flux.tasks.mcp.faults import Lost, NotSent, Slow, innermost
 from flux.tasks.mcp.streams import Streams
 from flux.tasks.mcp.targets import Command, Local, Target, Url
+from flux.tracing import detached
 
 log = logging.getLogger("flux.mcp")
 
@@ -77,7 +78,7 @@ class Exchange(Generic[T]):
         loop = asyncio.get_running_loop()
         self._news: asyncio.Future[None] = loop.create_future()
         self._heard = loop.time()
-        self._task = loop.create_task(self._run(), context=Context())
+        self._task = loop.create_task(self._run(), context=detached())
         self._task.add_done_callback(self._settled)
 
     async def _run(self) -> T:
