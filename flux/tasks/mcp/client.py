@@ -31,9 +31,11 @@ from flux.options import TaskOptions
 from flux.tasks.mcp.asking import Asking, Note, Wire, request
 from flux.tasks.mcp.auth import Auth
 from flux.tasks.mcp.connection import PAGES, Connection, Terms, list_tools
-from flux.tasks.mcp.conversation import Conversation
+from flux.tasks.mcp.conversation import answer_of
+from flux.tasks.mcp.errand import Errand
 from flux.tasks.mcp.faults import Lost, NotSent, innermost, sorted_out
 from flux.tasks.mcp.results import Prompt, ResourceBlock, Results
+from flux.tasks.mcp.sampling import Sampling
 from flux.tasks.mcp.schemas import faults_in
 from flux.tasks.mcp.targets import Given, target_of
 from flux.tasks.mcp.tools import CONTROLS, NoSuchTool, Tool, ToolSet, ToolSettings, digest_of_tool, plain
@@ -50,8 +52,11 @@ log = logging.getLogger("flux.mcp")
 class MCPClient:
     """What `mcp()` gives. It connects when something is asked that no history knows, once in each event loop."""
 
-    def __init__(self, terms: Terms, *, per_call: bool, settings: ToolSettings, options: TaskOptions) -> None:
+    def __init__(
+        self, terms: Terms, *, sampling: Sampling | None, per_call: bool, settings: ToolSettings, options: TaskOptions
+    ) -> None:
         self.name = terms.server
+        self.sampling = sampling
         self._terms = terms
         self._per_call = per_call
         self._settings = settings
@@ -124,14 +129,14 @@ class MCPClient:
             partial(_caller, self, self._terms.target.identity, is_flux),
             settings=self._settings,
             options=self._options,
-            stop=self._conversation_of,
+            errand=self._errand_of,
         )
 
-    def _conversation_of(self, site: Site, owner: str, note: Note) -> Conversation:
+    def _errand_of(self, site: Site, owner: str, note: Note) -> Errand:
         asking = Asking(
             server=self.name, owner=owner, what=owner, method="tools/call", params={}, safe=False, timeout=None, key=""
         )
-        return Conversation(asking, self, site, note)
+        return Errand(asking, self, site, note)
 
     # -- what the tasks do ------------------------------------------------------------------------------------------
 
@@ -181,13 +186,13 @@ class MCPClient:
             timeout=self._settings.get("timeout"),
             key=_key(scope),
         )
-        return await Conversation(asking, self, scope.name_call(depth=1)).answer()
+        return await answer_of(Errand(asking, self, scope.name_call(depth=1)))
 
     async def call(self, asking: Asking) -> Any:
         """One call of a tool, as the body of its task."""
-        conversation = Conversation(asking, self, require_scope(f"Tool {asking.what!r}").name_call(depth=1))
-        reply = await conversation.answer()
-        return self._results.of_tool(asking.what, reply, conversation.definition.get("outputSchema"))
+        errand = Errand(asking, self, require_scope(f"Tool {asking.what!r}").name_call(depth=1))
+        reply = await answer_of(errand)
+        return self._results.of_tool(asking.what, reply, errand.definition.get("outputSchema"))
 
     # -- connections ------------------------------------------------------------------------------------------------
 
@@ -295,6 +300,7 @@ def mcp(
     retry_delay: float | None = None,
     retry_backoff: float | None = None,
     cache: bool | float | None = None,
+    sampling: Sampling | None = None,
     protocol: str = "auto",
     max_result_bytes: int = MOST,
 ) -> MCPClient:
@@ -307,7 +313,8 @@ def mcp(
     `connection="per-call"` connects anew for each call. `timeout` is how many seconds a tool may take to answer, without the
     time in which people are asked. `retry_...` and `cache` are as for every task, and hold for the tools; what is tried again
     is only what cannot do harm: see `flux.errors.RemoteError`. `idempotent` says that tools may be called twice (or not),
-    whatever the server says of them. `protocol` is "auto", "legacy" or a version."""
+    whatever the server says of them. `sampling` is the agent, or the model, that answers when the server asks for the words
+    of one; without it such requests are refused. `protocol` is "auto", "legacy" or a version."""
     if connection not in ("session", "per-call"):
         raise DefinitionError(f'mcp(): connection is "session" or "per-call", not {connection!r}.')
     target = target_of(server, name)
@@ -318,6 +325,7 @@ def mcp(
         connect_timeout=connect_timeout,
         protocol=protocol,
         most=max_result_bytes,
+        offers_sampling=sampling is not None,
     )
     options: TaskOptions = {
         "retry_max_attempts": retry_max_attempts,
@@ -327,7 +335,8 @@ def mcp(
         "cache": cache,
     }
     settings: ToolSettings = {"timeout": timeout, "idempotent": idempotent}
-    return MCPClient(terms, per_call=connection == "per-call", settings=settings, options=options)
+    per_call = connection == "per-call"
+    return MCPClient(terms, sampling=sampling, per_call=per_call, settings=settings, options=options)
 
 
 class _Calls(Protocol):

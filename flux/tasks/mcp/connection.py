@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import Context
 from dataclasses import dataclass
@@ -54,15 +54,16 @@ class Terms:
     connect_timeout: float
     protocol: str
     most: int
+    offers_sampling: bool = False
 
 
 @dataclass(slots=True)
 class Pushed:
-    """A question that a server of the older protocols asks over the open call. `answer` is cancelled when it does not wait any
-    more; `shown`: somebody has been asked already."""
+    """What a server of the older protocols asks over the open call. `answer` is the result in wire form, and is cancelled when
+    the server does not wait any more; `shown`: somebody has been asked already."""
 
-    params: types.ElicitRequestParams
-    answer: asyncio.Future[types.ElicitResult]
+    request: Mapping[str, Any]
+    answer: asyncio.Future[dict[str, Any]]
     shown: bool = False
 
 
@@ -96,8 +97,8 @@ class Exchange(Generic[T]):
     def heard(self) -> None:
         self._heard = self._loop_time()
 
-    def ask(self, params: types.ElicitRequestParams) -> asyncio.Future[types.ElicitResult]:
-        pushed = Pushed(params, asyncio.get_running_loop().create_future())
+    def ask(self, request: Mapping[str, Any]) -> asyncio.Future[dict[str, Any]]:
+        pushed = Pushed(request, asyncio.get_running_loop().create_future())
         self.pushed.append(pushed)
         self._notify()
         return pushed.answer
@@ -232,6 +233,7 @@ class Connection:
             cache=None,
             client_info=types.Implementation(name="flux", version="1"),
             elicitation_callback=self._elicit,
+            sampling_callback=self._sample if terms.offers_sampling else None,
             logging_callback=self._logged,
             message_handler=self._message,
             log_level="info",
@@ -358,18 +360,33 @@ class Connection:
     async def _elicit(
         self, context: ClientRequestContext, params: types.ElicitRequestParams
     ) -> types.ElicitResult | types.ErrorData:
-        """The older protocols do not say to which call a question belongs, so it must be clear."""
+        answer = await self._asked("elicitation/create", params)
+        if answer is None:
+            return types.ElicitResult(action="cancel")
+        return answer if isinstance(answer, types.ErrorData) else types.ElicitResult.model_validate(answer)
+
+    async def _sample(
+        self, context: ClientRequestContext, params: types.CreateMessageRequestParams
+    ) -> types.CreateMessageResult | types.ErrorData:
+        answer = await self._asked("sampling/createMessage", params)
+        if answer is None:
+            return types.ErrorData(code=types.INVALID_REQUEST, message="The call is over")
+        return answer if isinstance(answer, types.ErrorData) else types.CreateMessageResult.model_validate(answer)
+
+    async def _asked(self, method: str, params: types.RequestParams) -> dict[str, Any] | types.ErrorData | None:
+        """The answer; None when the call that it was asked for is over. The older protocols do not say which call a question
+        belongs to, so it must be clear."""
         asking = [exchange for exchange in self._exchanges if exchange.execution]
         if len({exchange.execution for exchange in asking}) != 1:
-            log.warning("MCP server %r asks while calls of several executions are open: declined", self.terms.server)
-            message = 'Calls of several executions are open: use connection="per-call"'
-            return types.ErrorData(code=types.INVALID_REQUEST, message=message)
+            log.warning("MCP server %r asks %r while there is no call of one execution", self.terms.server, method)
+            return types.ErrorData(code=types.INVALID_REQUEST, message="Nobody waits for an answer that asks this")
+        told = params.model_dump(by_alias=True, mode="json", exclude_none=True)
         try:
-            return await asking[-1].ask(params)
+            return await asking[-1].ask({"method": method, "params": told})
         except asyncio.CancelledError:
             if asking[-1] in self._exchanges:
                 raise
-            return types.ElicitResult(action="cancel")
+            return None
 
     async def _logged(self, params: types.LoggingMessageNotificationParams) -> None:
         value = {"log": params.level, "message": params.data}

@@ -39,7 +39,8 @@ def question_of(request: Mapping[str, Any], *, key: str, name: str, server: str)
     """`request` is an `elicitation/create`, or its params. Raises UnusableResult for what we have not said we can do."""
     method = request.get("method", "elicitation/create")
     if method != "elicitation/create":
-        raise UnusableResult(server, f"it asks for {method!r}, which this client has not offered")
+        way_out = "; mcp(..., sampling=...) says which model answers" if method == "sampling/createMessage" else ""
+        raise UnusableResult(server, f"it asks for {method!r}, which this client has not offered{way_out}")
     params = cast("Mapping[str, Any]", request.get("params", request))
     message = str(params.get("message", ""))
     if params.get("mode") == "url":
@@ -104,7 +105,8 @@ async def given_to(around: Site, question: Question, *, server: str) -> Any:
     """Pause until somebody has answered. `around` is the call that the question belongs to: in it, the same question has the
     same place however often and in whichever order a server asks."""
     run = around.scope.run
-    site = Site(around.scope, _place(around.id, question), around.file, around.line)
+    place = place_of(around.id, question.key, question.message, question.schema, question.url)
+    site = Site(around.scope, place, around.file, around.line)
     record = recall(site, question.name)
     if record is not None and record.is_finished:
         return await replayed(site, record, Any)
@@ -118,8 +120,9 @@ async def given_to(around: Site, question: Question, *, server: str) -> Any:
     return run.codec.decode(text)
 
 
-def _place(around: CallId, question: Question) -> CallId:
-    text = json.dumps([question.key, question.message, question.schema, question.url], sort_keys=True)
+def place_of(around: CallId, *asked: Any) -> CallId:
+    """Where in the call that it belongs to a thing stands that a server asks for."""
+    text = json.dumps(asked, sort_keys=True)
     number = int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).digest())
     return CallId(f"{around}.{number}")
 

@@ -19,8 +19,9 @@ from flux.errors import FluxError, InvalidInput, NonDeterminismError
 from flux.options import TaskOptions
 from flux.schema import JsonSchema, to_json_value
 from flux.tasks.mcp.asking import Note
-from flux.tasks.mcp.conversation import Conversation, name_of
+from flux.tasks.mcp.errand import Errand, name_of
 from flux.tasks.mcp.kept import drop_open_call
+from flux.tasks.mcp.reaching import stop
 from flux.tasks.mcp.schemas import digest_of, faults_in, is_closed, properties_of, required_of
 
 LONGEST_NAME = 64
@@ -71,7 +72,7 @@ class Tool(Task[..., Any]):
         *,
         settings: ToolSettings,
         options: TaskOptions,
-        stop: Callable[[Site, str, Note], Conversation],
+        errand: Callable[[Site, str, Note], Errand],
     ) -> None:
         super().__init__(make(definition, name, settings), **{"name": name, **options})
         self.server = server
@@ -79,7 +80,7 @@ class Tool(Task[..., Any]):
         self._default_name = name
         self._make = make
         self._settings = settings
-        self._conversation_of = stop
+        self._errand_of = errand
         self.__signature__ = _signature(properties_of(self.input_schema))  # for graphs, which look at it
 
     @property
@@ -132,7 +133,7 @@ class Tool(Task[..., Any]):
             self._make,
             settings=own,
             options=merged,
-            stop=self._conversation_of,
+            errand=self._errand_of,
         )
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
@@ -163,7 +164,7 @@ class Tool(Task[..., Any]):
                 return
             drop_open_call(scope.run.id, site.id)
             if record is not None and record.note is not None:
-                await self._conversation_of(site, self.name, Note.read(record.note, scope.run.codec)).stop()
+                await stop(self._errand_of(site, self.name, Note.read(record.note, scope.run.codec)))
 
     def __repr__(self) -> str:
         return f"<tool {self.tool_name} of MCP server {self.server}>"

@@ -295,7 +295,7 @@ async def test_the_same_question_asked_twice_gets_two_answers(
 async def test_a_question_of_our_own_server_that_is_declined_fails_the_call(
     era: str, end: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flux.tasks.mcp.conversation.DECLINED_WITHIN", 0.1)
+    monkeypatch.setattr("flux.tasks.mcp.listening.DECLINED_WITHIN", 0.1)
     async with Flux(store=MemoryStore(), workflows=[end]) as last:
         server = make_server(last, Catalog([end], []), name="last", secret=b"k" * 32, patience=30)
         near = through(server, "far", era, "near")
