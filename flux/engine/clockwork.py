@@ -56,7 +56,7 @@ class Clockwork:
         while True:
             await self._pause(self._engine.world.poll)
             try:
-                await self._engine.admit_all()
+                await self._engine.admission.all()
             except StoreError as exc:
                 log.warning("could not look for executions whose turn has come: %s", exc)
 

@@ -21,7 +21,7 @@ from flux.domain.events import (
 )
 from flux.domain.execution import Execution, Status, apply, fold
 from flux.domain.history import forked, to_be_retried
-from flux.domain.queues import Place, Queue
+from flux.engine.admission import Admission
 from flux.engine.body import Body
 from flux.engine.ports import Listing
 from flux.engine.runs import Runs, World, head_of
@@ -45,7 +45,6 @@ from flux.errors import (
 log = logging.getLogger("flux")
 
 POLL = 0.2  # seconds between two looks at an execution that another process runs
-ADMITTED = 100  # executions taken from a queue at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +66,7 @@ class Engine:
         self.world = world
         self.store = world.store
         self.runs = Runs(world, children=self, rested=self._settle)
-        self._queued: set[str] = set()  # begun here, and waiting for their turn
+        self.admission = Admission(world, self.runs, self._state)
 
     async def __aenter__(self) -> Engine:
         await self.runs.__aenter__()
@@ -104,7 +103,7 @@ class Engine:
         execution = fold(id, history)
         assert execution is not None
         body = self.world.workflows.get(execution.workflow)
-        place = await self._place(body, execution, priority)
+        place = await self.admission.place(execution, priority)
         owner = self.world.owner if place is None and self.world.can_run(body.name) else None
         try:
             lease = await self.store.create(
@@ -114,57 +113,9 @@ class Engine:
             return await self.get(exc.id)
         if lease is not None:
             self.runs.begin(body, lease, history)
-        elif body.queue is not None:
-            self._queued.add(id)
-            await self.admit(body.queue)
+        elif place is not None:
+            await self.admission.begin(execution)
         return execution
-
-    # -- queues -----------------------------------------------------------------------------------------------------
-
-    async def admit(self, queue: Queue) -> None:
-        """Run the next executions of a queue, as many as it has room for."""
-        world = self.world
-        if self.runs.closing or not (world.recover or self._queued):
-            return
-        leases = await self.store.admit(
-            queue,
-            world.owner,
-            workflows=[name for name in world.runnable() if world.workflows.get(name).queue == queue],
-            ttl=world.ttl,
-            now=self._now(),
-            most=ADMITTED,
-            only=None if world.recover else self._queued,
-        )
-        for lease in leases:
-            self._queued.discard(lease.execution_id)
-            await self.runs.go_on(lease)
-
-    async def admit_all(self) -> None:
-        for queue in self.world.queues().values():
-            await self.admit(queue)
-
-    async def _place(self, body: Body, execution: Execution, priority: int | None) -> Place | None:
-        """A child is named by its call and never stands for another; when an execution it is part of has a place in the queue,
-        it needs none of its own, and does not wait for that one's end."""
-        if body.queue is None or await self._is_inside(body.queue, execution.parent):
-            return None
-        place = body.place(execution.input, self.world.codec)
-        if place is not None and priority is not None:
-            place = replace(place, priority=priority)
-        if place is not None and execution.parent is not None:
-            place = replace(place, deduplication=None)
-        return place
-
-    async def _is_inside(self, queue: Queue, id: str | None) -> bool:
-        while id is not None:
-            execution, _ = await self._look(id)
-            if (
-                execution.workflow in self.world.workflows
-                and self.world.workflows.get(execution.workflow).queue == queue
-            ):
-                return True
-            id = execution.parent
-        return False
 
     # -- look -------------------------------------------------------------------------------------------------------
 
@@ -376,13 +327,7 @@ class Engine:
     async def _settle(self, execution: Execution) -> None:
         """After a run has come to rest: somebody may have waited for that."""
         await self._settle_family(execution)
-        queue = self._queue_of(execution)
-        if queue is not None:
-            await self.admit(queue)
-
-    def _queue_of(self, execution: Execution) -> Queue | None:
-        known = execution.workflow in self.world.workflows
-        return self.world.workflows.get(execution.workflow).queue if known else None
+        await self.admission.next(execution)
 
     async def _settle_family(self, execution: Execution) -> None:
         """Parent and child each look at the other after their own last write: so neither sleeps through the other's end."""
@@ -428,6 +373,10 @@ class Engine:
         execution = fold(id, events)
         assert execution is not None
         return execution, len(events)
+
+    async def _state(self, id: str) -> Execution:
+        execution, _ = await self._look(id)
+        return execution
 
     async def _post(self, execution: Execution, event: Event, *, seen: int) -> bool:
         """Write a fact from outside the run. False when the execution has moved on meanwhile: look again."""
