@@ -12,9 +12,12 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from tests.ai.legal import fault
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class FakeProvider:
     async def answered(self, request: Request) -> tuple[dict[str, Any], Reply]:
         body = {**await request.json(), "path": request.url.path, "headers": dict(request.headers)}
         self.requests.append(body)
+        if found := fault(request.url.path, body):
+            raise HTTPException(400, found)
         return body, self.reply(body)
 
     # -- OpenAI -----------------------------------------------------------------------------------------------------
@@ -146,7 +151,14 @@ class FakeProvider:
 def serving(reply: Callable[[dict[str, Any]], Reply]) -> Generator[FakeProvider]:
     """The server, on a port of its own, while the block runs."""
     provider = FakeProvider(reply)
-    server = uvicorn.Server(uvicorn.Config(provider.app, port=0, log_level="error", lifespan="off"))
+    with running(provider.app) as provider.url:
+        yield provider
+
+
+@contextmanager
+def running(app: Starlette) -> Generator[str]:
+    """A server in a thread, on a port of its own, while the block runs; its URL."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
     started = threading.Event()
     startup = server.startup
 
@@ -158,9 +170,8 @@ def serving(reply: Callable[[dict[str, Any]], Reply]) -> Generator[FakeProvider]
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     assert started.wait(10), "the server does not start"
-    provider.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     try:
-        yield provider
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(10)

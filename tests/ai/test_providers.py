@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,12 +16,19 @@ from flux import ExecutionContext, Flux, task, workflow
 from flux.errors import ModelError, ModelNotReady
 from flux.tasks.ai import agent
 from flux.tasks.ai.providers import ollama_url
-from flux.testing import no_model_requests
+from flux.testing import crash_at_every_fact, no_model_requests
 from tests.ai.fake_openai import Call, FakeProvider, Reply, serving
 
 pytestmark = pytest.mark.anyio
 
 
+MODELS = [
+    "openai/gpt-4o",
+    "ollama/llama3.2",
+    "anthropic/claude-sonnet-4-20250514",
+    "anthropic/claude-sonnet-4-6",
+    "google/gemini-2.5-flash",
+]
 WIRE = Path(__file__).parent / "wire"
 
 
@@ -107,13 +115,58 @@ async def test_a_tool_call_and_a_typed_answer_by_each_provider(
     assert '["C", "F"]' in sent
 
 
+@dataclass
+class Storm:
+    name: str
+    winds: list[int]
+
+
+FORMS: list[tuple[Any, Any, Any]] = [
+    (Weather, {"city": "Ulm", "degrees": 20}, Weather(city="Ulm", degrees=20)),
+    (Storm, {"name": "Ada", "winds": [9]}, Storm("Ada", [9])),
+    (Weather | Storm, {"response": {"name": "Ada", "winds": []}}, Storm("Ada", [])),
+    (list[Storm], {"response": [{"name": "Ada", "winds": [9]}]}, [Storm("Ada", [9])]),
+]
+
+
+def asking(teller: Any) -> Any:
+    @workflow
+    async def asks(ctx: ExecutionContext[Any]) -> Any:
+        return await teller("Go.")
+
+    return asks
+
+
+@pytest.mark.parametrize(("form", "said", "answer"), FORMS)
+@pytest.mark.parametrize("model", MODELS)
+async def test_each_form_by_each_provider_has_its_type_live_and_on_replay(
+    provider: FakeProvider, model: str, form: Any, said: Any, answer: Any
+) -> None:
+    """What does not fit is mended once; the tool keeps Google's older models from being asked natively."""
+
+    def reply(body: dict[str, Any]) -> Reply:
+        is_native = any(key in body for key in ("response_format", "output_config")) or "responseJsonSchema" in str(
+            body
+        )
+        given = said if "Answer again" in json.dumps(body) else {"nothing": 1}
+        return json.dumps(given) if is_native else [Call("final_result", given)]
+
+    provider.reply = reply
+    for tools in ([], [get_weather]):
+        teller = agent("Tell.", model=model, name="teller", tools=tools, response_format=form, max_tokens=500)
+
+        done = await crash_at_every_fact(asking(teller))
+        assert done.output == answer, done.error
+        assert type(done.output) is type(answer)
+
+
 @pytest.mark.parametrize(
     ("model", "golden"),
     [
-        ("openai/gpt-4o", "openai.json"),
-        ("ollama/llama3.2", "ollama.json"),
-        ("anthropic/claude-sonnet-4-20250514", "anthropic.json"),
-        ("google/gemini-2.5-flash", "google.json"),
+        ("openai/gpt-4o", "openai"),
+        ("ollama/llama3.2", "ollama"),
+        ("anthropic/claude-sonnet-4-20250514", "anthropic"),
+        ("google/gemini-2.5-flash", "google"),
     ],
 )
 async def test_each_provider_gets_schemas_that_it_takes(
@@ -130,7 +183,7 @@ async def test_each_provider_gets_schemas_that_it_takes(
     await flux.run(grows)
     described = ("tools", "response_format", "output_config", "generationConfig")
     sent = {key: provider.requests[0][key] for key in described if key in provider.requests[0]}
-    file = WIRE / golden
+    file = WIRE / golden / "schemas.json"
     if not file.exists():
         file.write_text(json.dumps(sent, indent=2) + "\n", "utf-8")
     assert sent == json.loads(file.read_text("utf-8"))

@@ -25,6 +25,8 @@ from pydantic_ai.tools import ToolDefinition
 
 from flux import schema
 from flux.engine.branches import run_branches
+from flux.engine.masking import without
+from flux.engine.run import Run
 from flux.engine.scope import require_scope
 from flux.errors import (
     ApprovalRejected,
@@ -49,6 +51,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 NO_CALLS_LEFT = "Not called: no tool calls are left. Answer with what you have."
 ANSWER_NOW = "You have used up your tool calls. Give your final answer now, without calling tools."
+
+SHORTEST_KEY = 16
+"""Characters. A shorter key is none, but a word such as `ollama`, for a server that wants some key."""
 
 SUM_UP = (
     "Sum up this conversation for yourself: facts, decisions, open questions. Be brief, but leave out nothing that may be "
@@ -79,14 +84,24 @@ async def converse(definition: Definition, instruction: Any, context: Any) -> An
 async def _opened(definition: Definition) -> AsyncGenerator[Model[Any]]:
     """The model, whose connections are closed in the end, unless it is the user's own."""
     run = require_scope("An agent").run
-    model = await model_of(
-        definition.model, run.provisions.secrets.get, base_url=definition.base_url, api_key=definition.api_key
-    )
+
+    async def secret(name: str) -> str | None:
+        return _hidden(run, name, await run.provisions.secrets.get(name))
+
+    api_key = _hidden(run, "api_key", definition.api_key)
+    model = await model_of(definition.model, secret, base_url=definition.base_url, api_key=api_key)
     if model is definition.model:
         yield model
         return
     async with model:
         yield model
+
+
+def _hidden(run: Run, name: str, key: str | None) -> str | None:
+    """The key, which a provider may quote in its refusal: from here on it does not pass into the run's history."""
+    if key and len(key) >= SHORTEST_KEY:
+        run.codec = without({name: key}, run.codec)
+    return key
 
 
 def prompt(instruction: Any, context: Any) -> str:
