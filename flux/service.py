@@ -91,6 +91,7 @@ class Flux:
                 poll=self.settings.poll_seconds,
                 recoveries=self.settings.max_recoveries,
                 recover=self._recover,
+                retention=self.settings.retention,
                 tags=self.settings.worker_tags if self._recover else None,  # a script runs what it is told to
             )
             self._engine = await stack.enter_async_context(Engine(world))

@@ -27,7 +27,8 @@ class Settings:
     `lease_seconds` is taken over by another process, `max_recoveries` times at most. `poll_seconds` is how often the database is
     asked for what other processes did and for due timers. `task_threads` is how many plain `def` tasks run at once,
     0 for one per processor. A value whose JSON is longer than `inline_limit` characters is kept in a file beside the database.
-    `worker_tags` say what this process has: it runs the workflows that need no more."""
+    `worker_tags` say what this process has: it runs the workflows that need no more. Executions are deleted `retention_days` after
+    they have ended, by processes that recover; None keeps them for ever."""
 
     database: str
     synchronous: Synchronous = "full"
@@ -37,6 +38,12 @@ class Settings:
     task_threads: int = 0
     inline_limit: int = 256 * 1024
     worker_tags: frozenset[str] = frozenset()
+    retention_days: float | None = None
+
+    @property
+    def retention(self) -> float | None:
+        """In seconds."""
+        return None if self.retention_days is None else self.retention_days * 86_400
 
     @classmethod
     def load(cls, *, environ: Mapping[str, str] = os.environ, **overrides: Any) -> Settings:
@@ -77,14 +84,14 @@ def database_location(given: str | os.PathLike[str]) -> str:
     return path if "://" in path else str(Path(path).expanduser().absolute())
 
 
-def _number(least: float, *, above: bool = False) -> Callable[[Any], float]:
+def _number(least: float, *, above: bool = False, unit: str = "seconds") -> Callable[[Any], float]:
     def read(given: Any) -> float:
         try:
             number = float(given)
         except (TypeError, ValueError):
-            raise ValueError("should be a number of seconds") from None
+            raise ValueError(f"should be a number of {unit}") from None
         if not (number > least if above else number >= least) or number == float("inf"):
-            raise ValueError(f"should be {'more than' if above else 'at least'} {least:g} seconds")
+            raise ValueError(f"should be {'more than' if above else 'at least'} {least:g} {unit}")
         return number
 
     return read
@@ -120,4 +127,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "task_threads": _count,
     "inline_limit": _count,
     "worker_tags": _tags,
+    "retention_days": _number(0, above=True, unit="days"),
 }

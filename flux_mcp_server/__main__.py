@@ -55,6 +55,7 @@ class Options:
     tls_cert: str | None = None
     tls_key: str | None = None
     stateless: bool = False
+    retention: float | None = None
 
     @property
     def has_auth(self) -> bool:
@@ -132,6 +133,7 @@ def read_options(arguments: Sequence[str] | None, environ: Mapping[str, str]) ->
         tls_cert=given.tls_cert,
         tls_key=given.tls_key,
         stateless=_is_set(given.stateless),
+        retention=given.retention,
     )
     _check_http(options)
     return options
@@ -179,6 +181,14 @@ def _parser(environ: Mapping[str, str]) -> argparse.ArgumentParser:
     option("--port", "FLUX_MCP_PORT", "8765", "the port http listens on, 0 for any", type=_port)
     option("--path", "FLUX_MCP_PATH", "/mcp", "where http serves")
     option("--database", "FLUX_DATABASE", None, "the SQLite file, or :memory: (default: in your data folder)")
+    option(
+        "--retention",
+        "FLUX_RETENTION_DAYS",
+        None,
+        "delete executions so long after they have ended (default: never)",
+        type=_days,
+        metavar="DAYS",
+    )
     option("--name", "FLUX_MCP_NAME", "flux", "what the server calls itself")
     option("--wait", "FLUX_MCP_WAIT", "45", "how many seconds a call may take", type=_seconds, metavar="SECONDS")
 
@@ -261,6 +271,16 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= 86_400:
         raise argparse.ArgumentTypeError(f"should be a number of seconds, not {text!r}")
     return seconds
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = 0.0
+    if not 0 < days < float("inf"):
+        raise argparse.ArgumentTypeError(f"should be a number of days, more than 0, not {text!r}")
+    return days
 
 
 def is_loopback(host: str) -> bool:

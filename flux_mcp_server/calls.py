@@ -59,6 +59,10 @@ class Desk:
     secret: bytes
     logs: Logs
 
+    @property
+    def kept(self) -> tasks.Kept:
+        return self.flux.settings.retention
+
     async def owned(self, execution_id: str, caller: Caller, *, events: bool = False) -> ExecutionContext[Any]:
         """The execution, if the caller may know of it. Raises ExecutionNotFound, for those of others too."""
         execution = await self.flux.get(execution_id, events=events)
@@ -287,7 +291,9 @@ class _Conversation:
                     each.cancel()
 
     def task(self, execution: ExecutionContext[Any]) -> Reply:
-        return tasks.created(execution, older=self.call.task == "older", progress=self.relay.last)
+        return tasks.created(
+            execution, older=self.call.task == "older", kept=self.call.desk.kept, progress=self.relay.last
+        )
 
     def _reply(self, execution: ExecutionContext[Any]) -> Reply:
         """A task or a handle, for an execution that needs more than this call."""

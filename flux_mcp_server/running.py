@@ -49,7 +49,7 @@ def serve(options: Options, wire: Wire | None) -> None:
 
     Raises FluxError, with a sentence for the user."""
     _log_to_stderr()
-    settings = Settings.load(database=options.database)
+    settings = Settings.load(database=options.database, retention_days=options.retention)
     listening = None if wire else _listen(options.host, options.port)
     found = found_in(options.targets)
     workflows = Registry[AnyWorkflow](found.workflows)

@@ -249,7 +249,7 @@ class _Surface:
 
         async def watch() -> None:
             async for execution in changes(self.desk.flux, task_id):
-                put(tasks.detailed(execution, self.catalog.ending))
+                put(tasks.detailed(execution, self.catalog.ending, kept=self.desk.kept))
 
         return watch
 

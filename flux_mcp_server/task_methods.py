@@ -54,8 +54,8 @@ class TaskMethods:
     async def get(self, client: Context, params: TaskParams) -> dict[str, Any]:
         execution = await self._known(client, params, scope="read")
         if not results.is_modern(client):
-            return tasks.status(execution)
-        return tasks.detailed(execution, self.ending)
+            return tasks.status(execution, kept=self.desk.kept)
+        return tasks.detailed(execution, self.ending, kept=self.desk.kept)
 
     async def update(self, client: Context, params: UpdateParams) -> dict[str, Any]:
         """Answers to some of the questions. Keys that ask nothing, or nothing any more, are passed over."""
@@ -90,7 +90,7 @@ class TaskMethods:
         if execution.has_finished:
             raise MCPError(types.INVALID_PARAMS, f"The task has ended already: it is {execution.status.value}.")
         await unbroken(self.desk.flux.cancel(execution.execution_id, reason="the client cancelled the task"))
-        return tasks.status(await self._ended_within(execution.execution_id, seconds=2.0))
+        return tasks.status(await self._ended_within(execution.execution_id, seconds=2.0), kept=self.desk.kept)
 
     async def _ended_within(self, execution_id: str, *, seconds: float) -> ExecutionContext[Any]:
         return await self.desk.flux.wait(execution_id, timeout=seconds)
@@ -133,7 +133,7 @@ class TaskMethods:
         before = None if params.cursor is None else _position(params.cursor)
         principal = caller.principal if caller.is_known else None
         found = await self.desk.flux.list(principal=principal, before=before, limit=PAGE + 1)
-        shown = [tasks.status(await self.desk.flux.get(listing.id)) for listing in found[:PAGE]]
+        shown = [tasks.status(await self.desk.flux.get(listing.id), kept=self.desk.kept) for listing in found[:PAGE]]
         last = found[PAGE - 1] if len(found) > PAGE else None
         return {"tasks": shown, **({} if last is None else {"nextCursor": f"{last.created_at!r} {last.id}"})}
 
@@ -160,7 +160,7 @@ class TaskMethods:
 
         async def tell() -> None:
             async for execution in changes(self.desk.flux, execution_id):
-                await push(connection, "notifications/tasks/status", tasks.status(execution))
+                await push(connection, "notifications/tasks/status", tasks.status(execution, kept=self.desk.kept))
 
         telling = asyncio.get_running_loop().create_task(tell(), name=f"status of task {execution_id}")
         connection.exit_stack.callback(telling.cancel)

@@ -19,6 +19,8 @@ from flux_mcp_server import asking
 
 State = Literal["working", "input_required", "completed", "failed", "cancelled"]
 Ending = Callable[[ExecutionContext[Any]], types.CallToolResult]
+Kept = float | None
+"""Seconds for which an execution is kept after it has ended; None for ever."""
 
 BUSY = 500  # milliseconds after which to ask again about a task that works
 QUIET = 3000  # ... that sleeps, or waits for somebody
@@ -27,21 +29,23 @@ LONGEST = 500  # characters of what a status says
 RELATED = "io.modelcontextprotocol/related-task"
 
 
-def created(execution: ExecutionContext[Any], *, older: bool, progress: str | None = None) -> dict[str, Any]:
+def created(
+    execution: ExecutionContext[Any], *, older: bool, kept: Kept, progress: str | None = None
+) -> dict[str, Any]:
     """What answers the call that began the execution."""
     if older:
-        return {"task": _older(execution, progress)}
-    return {"resultType": "task", **_common(execution, progress, older=False), **_times(execution)}
+        return {"task": status(execution, kept=kept, progress=progress)}
+    return {"resultType": "task", **_common(execution, progress, older=False), **_times(execution, kept)}
 
 
-def status(execution: ExecutionContext[Any]) -> dict[str, Any]:
+def status(execution: ExecutionContext[Any], *, kept: Kept, progress: str | None = None) -> dict[str, Any]:
     """Where a task of the older form stands; its result is asked for apart."""
-    return _older(execution, None)
+    return {**_common(execution, progress, older=True), **_times(execution, kept, suffix="")}
 
 
-def detailed(execution: ExecutionContext[Any], ending: Ending, progress: str | None = None) -> dict[str, Any]:
+def detailed(execution: ExecutionContext[Any], ending: Ending, *, kept: Kept) -> dict[str, Any]:
     """All of a task: with its result, its error or its questions."""
-    task = {**_common(execution, progress, older=False), **_times(execution)}
+    task = {**_common(execution, None, older=False), **_times(execution, kept)}
     asked = questions(execution)
     if execution.has_finished and not execution.is_cancelled:
         task |= _ended(execution, ending)
@@ -63,10 +67,6 @@ def questions(execution: ExecutionContext[Any]) -> dict[str, asking.Question]:
     """What the task asks, by keys that are used once and never again."""
     found = [(pause, asking.question_of(execution, pause)) for pause in execution.pauses]
     return {f"{execution.execution_id}:{pause.id}": question for pause, question in found if question is not None}
-
-
-def _older(execution: ExecutionContext[Any], progress: str | None) -> dict[str, Any]:
-    return {**_common(execution, progress, older=True), **_times(execution, prefix="")}
 
 
 def _common(execution: ExecutionContext[Any], progress: str | None, *, older: bool) -> dict[str, Any]:
@@ -104,13 +104,15 @@ def _said(execution: ExecutionContext[Any], progress: str | None) -> str | None:
             return None
 
 
-def _times(execution: ExecutionContext[Any], prefix: str = "Ms") -> dict[str, Any]:
-    """An execution is kept until somebody prunes it: no time to live is promised, and none is set."""
+def _times(execution: ExecutionContext[Any], kept: Kept, suffix: str = "Ms") -> dict[str, Any]:
+    """The time to live counts from the creation, and it is ours to say: what a client asked for, in the older form, is a wish. While
+    the task is not over it is the least that is sure, and grows."""
+    age = (execution.updated_at - execution.created_at).total_seconds()
     return {
         "createdAt": _time(execution.created_at),
         "lastUpdatedAt": _time(execution.updated_at),
-        f"ttl{prefix}": None,
-        f"pollInterval{prefix}": BUSY if execution.is_running else QUIET,
+        f"ttl{suffix}": None if kept is None else round((age + kept) * 1000),
+        f"pollInterval{suffix}": BUSY if execution.is_running else QUIET,
     }
 
 

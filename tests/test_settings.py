@@ -23,6 +23,7 @@ def test_the_environment_moves_every_setting():
         "FLUX_POLL_SECONDS": "0.2",
         "FLUX_MAX_RECOVERIES": "3",
         "FLUX_TASK_THREADS": "8",
+        "FLUX_RETENTION_DAYS": "30",
     }
     assert Settings.load(environ=environ) == Settings(
         database="/data/f.db",
@@ -31,6 +32,7 @@ def test_the_environment_moves_every_setting():
         poll_seconds=0.2,
         max_recoveries=3,
         task_threads=8,
+        retention_days=30,
     )
 
 

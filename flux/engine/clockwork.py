@@ -12,6 +12,7 @@ from flux.errors import StoreError
 log = logging.getLogger("flux")
 
 FAMILY = 30.0  # seconds between two looks for parents whose child ended while nobody was there to wake them
+OLD = 3600.0  # seconds between two looks for executions that ended too long ago to be kept
 BATCH = 100  # executions taken up at one look
 
 
@@ -28,6 +29,8 @@ class Clockwork:
         self._tasks.append(loop.create_task(self._admit_for_ever(), name="flux queues"))
         if self._engine.world.recover:
             self._tasks.append(loop.create_task(self._take_up_for_ever(), name="flux due executions"))
+        if self._engine.world.recover and self._engine.world.retention is not None:
+            self._tasks.append(loop.create_task(self._prune_for_ever(), name="flux old executions"))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -60,6 +63,14 @@ class Clockwork:
             except StoreError as exc:
                 log.warning("could not look for executions whose turn has come: %s", exc)
 
+    async def _prune_for_ever(self) -> None:
+        while True:
+            try:
+                await self.prune()
+            except StoreError as exc:
+                log.warning("could not delete old executions: %s", exc)
+            await self._pause(OLD)
+
     async def renew(self) -> None:
         """Keep what this process runs; let go of what it has lost; hear what others wrote to it."""
         engine = self._engine
@@ -90,6 +101,14 @@ class Clockwork:
             self._next_family = engine.world.clock.now() + FAMILY
             for row in await engine.store.awaited(workflows=workflows, limit=BATCH):
                 await engine.wake_parent(row.id)
+
+    async def prune(self) -> None:
+        """Delete what ended longer ago than it is to be kept."""
+        world = self._engine.world
+        assert world.retention is not None, "there is a time after which nothing is kept"
+        count = await self._engine.store.prune(before=world.clock.now() - world.retention)
+        if count:
+            log.info("%d executions that ended more than %g days ago are deleted", count, world.retention / 86_400)
 
     async def _pause(self, seconds: float) -> None:
         clock = self._engine.world.clock

@@ -33,7 +33,8 @@ class World:
     """What an engine is made of. `ttl` is how long a lease lasts, in seconds, `poll` how often the database is looked at for
     what others did, `recoveries` how often in a row an execution may take its process down. With `recover` what others have
     begun and left is taken up here: what a server does, and a script does not. `tags` say what this process has that workflows
-    may need, None that it runs them whatever they need."""
+    may need, None that it runs them whatever they need. Executions are deleted `retention` seconds after they have ended, None
+    keeps them."""
 
     store: Store
     codec: Codec
@@ -47,6 +48,7 @@ class World:
     poll: float = 1.0
     recoveries: int = 10
     recover: bool = True
+    retention: float | None = None
     tags: frozenset[str] | None = None
 
     def can_run(self, workflow: str) -> bool:

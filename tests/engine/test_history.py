@@ -7,10 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from flux import ExecutionContext, ExecutionEventType, Flux, Status, pause, task, workflow
 from flux.errors import ExecutionNotFound, NotFailed
+from flux.settings import Settings
 from flux.stores.memory import MemoryStore
 from flux.tasks import parallel
 from flux.testing import FakeClock
@@ -192,3 +194,24 @@ async def test_pruning_deletes_what_ended_long_ago_and_nothing_else(kind: str, t
         await clock.advance(days=31)
         assert await flux.prune(older_than=30 * 86400) == 3
         assert await flux.list() == []
+
+
+async def test_what_ended_long_ago_is_deleted_by_itself_where_that_is_set() -> None:
+    @workflow
+    async def quick() -> str:
+        return await effect("quick")
+
+    @workflow
+    async def waits() -> Any:
+        return await pause("ask")
+
+    clock, settings = FakeClock(), Settings.load(database=":memory:", retention_days=7, poll_seconds=600)
+    async with Flux(settings=settings, clock=clock) as flux:
+        done, waiting = await flux.run(quick), await flux.run(waits)
+        await clock.advance(days=6.9)
+        assert (await flux.get(done.execution_id)).has_succeeded
+        await clock.advance(hours=5)
+        with anyio.fail_after(10):
+            while await flux.exists(done.execution_id):  # noqa: ASYNC110 - the database has a thread of its own
+                await asyncio.sleep(0.01)
+        assert (await flux.get(waiting.execution_id)).is_paused

@@ -53,11 +53,13 @@ def test_every_option_has_a_variable_and_options_win() -> None:
         "FLUX_DATABASE": "x.db",
         "FLUX_MCP_NAME": "mine",
         "FLUX_MCP_WAIT": "5",
+        "FLUX_RETENTION_DAYS": "0.5",
     }
     options = read_options([], environ)
     assert options.targets == ["one.py", "two"]
     assert (options.transport, options.host, options.port, options.path) == ("http", "localhost", 99, "/flux")
     assert (options.database, options.name, options.wait) == ("x.db", "mine", 5)
+    assert options.retention == 0.5
     assert read_options(["three", "--port", "7"], environ).port == 7
     assert read_options(["three", "--port", "7"], environ).targets == ["three"]
     shown = " ".join(run("--help").stdout.split())
@@ -81,6 +83,7 @@ def test_a_whole_disk_is_never_searched_for_workflows() -> None:
         (["--port", "many"], "argument --port: should be a number from 0 to 65535, not 'many'"),
         (["--transport", "smoke"], "argument --transport: should be stdio or http, not 'smoke'"),
         (["--wait", "-1"], "argument --wait: should be a number of seconds, not '-1'"),
+        (["--retention", "0"], "argument --retention: should be a number of days, more than 0, not '0'"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--transport", "http", "--host", "0.0.0.0"], "nobody would have to say who they are"),
         (["no_such_file.py"], "There is no no_such_file.py"),

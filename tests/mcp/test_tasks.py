@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from flux import ExecutionContext, Flux, Workflow, pause, task, workflow
+from flux.settings import Settings
 from flux.stores.memory import MemoryStore
 from flux.tasks import parallel
 from tests.mcp.serving import client_of, serving, text_of
@@ -184,6 +186,24 @@ async def test_what_takes_longer_than_a_moment_is_a_task_with_the_executions_id(
         assert ended["ttlMs"] is None
 
 
+def keeping(days: float) -> Settings:
+    return Settings.load(database=":memory:", retention_days=days)
+
+
+async def test_a_task_lives_as_long_as_its_execution_is_kept() -> None:
+    async with (
+        Flux(settings=keeping(days=1), workflows=EVERY) as flux,
+        serving(*EVERY, flux=flux) as server,
+        knowing(server) as client,
+    ):
+        given = await begun(client, "slow", {"input": "a"})
+        ended = await until(client, given.task_id, "completed")
+        execution = await flux.get(given.task_id)
+        age = execution.updated_at - execution.created_at
+        assert ended["ttlMs"] == round((age + timedelta(days=1)).total_seconds() * 1000)
+        assert ended["ttlMs"] >= (given.model_extra or {})["ttlMs"] >= 86_400_000
+
+
 async def test_what_is_quick_is_a_result_unless_it_always_is_a_task() -> None:
     async with serving(*EVERY) as server, knowing(server) as client:
         assert text_of(await begun(client, "quick")) == "quick"
@@ -331,6 +351,19 @@ async def test_an_older_client_that_asks_for_a_task_gets_one_and_is_asked_over_i
         assert [each["taskId"] for each in (await asked(client, "tasks/list"))["tasks"]] == [id]
         with pytest.raises(MCPError, match="ended already"):
             await asked(client, "tasks/cancel", taskId=id)
+
+
+async def test_an_older_client_is_told_how_long_its_task_lives_whatever_it_asked_for() -> None:
+    async with (
+        Flux(settings=keeping(days=1), workflows=EVERY) as flux,
+        serving(*EVERY, flux=flux) as server,
+        client_of(server, "legacy") as client,
+    ):
+        id = await older(client, "slow", input="a")
+        assert (await asked(client, "tasks/get", taskId=id))["ttl"] >= 86_400_000, "it had asked for a minute"
+    async with serving(*EVERY) as server, client_of(server, "legacy") as client:
+        id = await older(client, "slow", input="a")
+        assert (await asked(client, "tasks/get", taskId=id))["ttl"] is None
 
 
 async def test_an_older_task_whose_tool_failed_has_failed() -> None:
