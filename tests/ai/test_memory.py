@@ -1,8 +1,7 @@
-"""What agents remember within an execution and beyond it."""
+"""What agents remember within an execution."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from flux import ExecutionContext, Flux, pause, task, workflow
 from flux.errors import DefinitionError
 from flux.tasks import parallel
 from flux.tasks.ai import agent
-from flux.tasks.ai.memory import MemoryProvider, in_memory, long_term_memory, sqlite, working_memory
+from flux.tasks.ai.memory import working_memory
 from flux.testing import ScriptedModel, ScriptedRequest, crash_at_every_fact, tool_call
 
 pytestmark = pytest.mark.anyio
@@ -176,46 +175,3 @@ def test_limits_that_make_no_sense_are_refused() -> None:
         working_memory(window=0)
     with pytest.raises(DefinitionError):
         working_memory(compact_model="ollama/llama3")
-
-
-# -- beyond the execution -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["in_memory", "sqlite"])
-def provider(request: pytest.FixtureRequest, tmp_path: Path) -> MemoryProvider:
-    return in_memory() if request.param == "in_memory" else sqlite(tmp_path / "deep" / "memory.db")
-
-
-async def test_long_term_memory_is_apart_for_each_agent_and_scope(provider: MemoryProvider) -> None:
-    ada, bob = long_term_memory(provider, "helper", "ada"), long_term_memory(provider, "helper", "bob")
-    await ada.memorize("likes", {"drink": "tea"})
-    await ada.memorize("name", "Ada")
-    assert await ada.recall("likes") == {"drink": "tea"}
-    assert await ada.recall() == {"likes": {"drink": "tea"}, "name": "Ada"}
-    assert await bob.recall("likes") is None
-    assert await ada.scopes() == ["ada"]
-    assert (await ada.forget("name"), await ada.forget("name")) == (True, False)
-    assert await ada.keys() == ["likes"]
-
-
-async def test_an_agent_stores_and_recalls_in_another_execution(flux: Flux, provider: MemoryProvider) -> None:
-    model = ScriptedModel(
-        [
-            tool_call("store_memory", key="drink", value="tea"),
-            "noted",
-            [tool_call("recall_memory", key="drink"), tool_call("list_memory_keys")],
-            results,
-            tool_call("forget_memory", key="drink"),
-            results,
-        ]
-    )
-    helper = agent("Help.", model=model, long_term_memory=long_term_memory(provider, "helper", "ada"))
-
-    @workflow
-    async def helps(ctx: ExecutionContext[str]) -> str:
-        return await helper(ctx.input)
-
-    assert (await flux.run(helps, "I like tea")).output == "noted"
-    assert (await flux.run(helps, "What do I like?")).output == "tea ['drink']"
-    assert (await flux.run(helps, "Forget it")).output == "Forgot 'drink'."
-    assert "long-term memory" in (model.requests[0].instructions or "")

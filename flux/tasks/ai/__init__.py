@@ -4,6 +4,7 @@ from flux.tasks.ai.agents import Agent, agent
 from flux.tasks.ai.budget import Budget, Usage
 from flux.tasks.ai.longterm import in_memory, long_term_memory, sqlite
 from flux.tasks.ai.memory import working_memory
+from flux.tasks.ai.postgres import postgresql
 from flux.tasks.ai.skills import Skill, SkillCatalog
 from flux.tasks.ai.tools import ForeignTool, Tool
 
@@ -18,6 +19,7 @@ __all__ = [
     "agent",
     "in_memory",
     "long_term_memory",
+    "postgresql",
     "sqlite",
     "working_memory",
 ]

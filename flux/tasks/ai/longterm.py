@@ -16,7 +16,7 @@ from flux.schema import to_json_value
 
 
 class MemoryProvider(Protocol):
-    """Where long-term memory is kept. Values are JSON as text."""
+    """Where long-term memory is kept. Values are JSON as text, in ASCII."""
 
     async def get(self, agent: str, scope: str, key: str) -> str | None: ...
 
@@ -48,7 +48,7 @@ class LongTermMemory:
 
     async def memorize(self, key: str, value: Any) -> None:
         """Keep a value, any that JSON can hold, in the place of what was under the key before."""
-        await self._done(self._store, key, json.dumps(to_json_value(value), ensure_ascii=False))
+        await self._done(self._store, key, json.dumps(to_json_value(value)))
 
     async def recall(self, key: str | None = None) -> Any:
         """The value under `key`, None when there is none; without a key all of them, as a dict."""
@@ -108,7 +108,7 @@ class LongTermMemory:
                 key: A short name for the fact; what was stored under it before is replaced.
                 value: The fact, as text or any JSON.
             """
-            await self._store(key, json.dumps(to_json_value(value), ensure_ascii=False))
+            await self._store(key, json.dumps(to_json_value(value)))
             return f"Stored under {key!r}."
 
         async def forget_memory(key: str) -> str:

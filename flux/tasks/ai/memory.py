@@ -14,6 +14,7 @@ from flux.engine.scope import require_scope
 from flux.errors import DefinitionError
 from flux.tasks.ai.ledger import REMEMBERED, Entry, ledger_of, own_place
 from flux.tasks.ai.longterm import LongTermMemory, MemoryProvider, in_memory, long_term_memory, sqlite
+from flux.tasks.ai.postgres import postgresql
 
 __all__ = [
     "LongTermMemory",
@@ -22,6 +23,7 @@ __all__ = [
     "WorkingMemory",
     "in_memory",
     "long_term_memory",
+    "postgresql",
     "sqlite",
     "working_memory",
 ]
