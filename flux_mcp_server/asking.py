@@ -72,9 +72,17 @@ def form_of(pause: OpenPause) -> Form | None:
     if pause.schema is None:
         return _single({"type": "string", "title": pause.name}, required=False)
     if _has_fields(pause.schema):
-        return _flat(pause.schema)
+        return _flat(_filled_in(pause.schema))
     field = _field(pause.schema)
     return None if field is None else _single(field, required=not _is_nullable(pause.schema))
+
+
+def _filled_in(schema: JsonSchema) -> JsonSchema:
+    """Where fields have to be filled in, or something else will do (as to say no to another server's question), a form is for the
+    first."""
+    ways: Sequence[Mapping[str, Any]] = schema.get("anyOf", ())
+    needed = next((way["required"] for way in ways if way.keys() == {"required"}), ())
+    return {**schema, "required": [*schema.get("required", ()), *needed]} if needed else schema
 
 
 def _single(field: JsonSchema, *, required: bool) -> Form:

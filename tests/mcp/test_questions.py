@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Literal
 
+import anyio
 import pytest
 from mcp import MCPError
 from mcp.client.session import ElicitationFnT
@@ -15,8 +16,9 @@ from flux import ExecutionContext, Flux, OpenPause, pause, task, workflow
 from flux.schema import json_schema
 from flux.stores.memory import MemoryStore
 from flux.tasks import parallel
+from flux.tasks.mcp import mcp
 from flux_mcp_server.asking import form_of
-from tests.mcp.serving import ERAS, Era, client_of, data_of, serving
+from tests.mcp.serving import ERAS, PATIENCE, Era, client_of, data_of, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -196,6 +198,44 @@ async def test_a_pushed_question_is_dropped_when_the_call_runs_out_of_time() -> 
         assert handle["status"] == "paused"
 
 
+@pytest.mark.parametrize("era", ERAS)
+@pytest.mark.parametrize("far_era", ERAS)
+async def test_another_servers_question_is_a_form_that_has_to_be_filled_in(era: Era, far_era: Era) -> None:
+    far = publish.with_options(name="far", task="never")
+    user = User({"approved": True})
+    async with serving(far) as far_server:
+
+        @workflow
+        async def near(ctx: ExecutionContext[str]) -> Any:
+            async with mcp(far_server, protocol=far_era) as client:
+                return (await (await client.discover()).far(ctx.input))["result"]
+
+        async with serving(near) as server, client_of(server, era, elicitation=user.callback) as client:
+            assert data_of(await client.call_tool("near", {"input": "news"})) == {"result": "news: True None"}
+    (asked,) = user.asked
+    assert asked.requested_schema["required"] == ["approved"]
+
+
+async def test_two_questions_pushed_over_one_connection_each_get_their_own_answer() -> None:
+    """An older client: the first question is answered only after the second."""
+    second_answered = asyncio.Event()
+
+    async def answer(context: Any, params: Any) -> ElicitResult:
+        if "first" in params.message:
+            await second_answered.wait()
+        else:
+            second_answered.set()
+        return ElicitResult(action="accept", content={"approved": True, "note": params.message.split(chr(34))[3]})
+
+    async with serving(publish) as server, client_of(server, "legacy", elicitation=answer) as client:
+        with anyio.fail_after(PATIENCE):
+            first, second = await asyncio.gather(
+                client.call_tool("publish", {"input": "first"}), client.call_tool("publish", {"input": "second"})
+            )
+    assert data_of(first) == {"result": "first: True first"}
+    assert data_of(second) == {"result": "second: True second"}
+
+
 # -- many rounds, one execution ----------------------------------------------------------------------------------------
 
 
@@ -317,6 +357,18 @@ CASES: list[Case] = [
 @pytest.mark.parametrize(("response", "fields"), CASES)
 def test_a_form_is_flat_or_there_is_none(response: Any, fields: dict[str, Any] | None) -> None:
     assert form(response) == fields
+
+
+def test_where_fields_are_needed_or_something_else_will_do_the_form_is_for_the_fields() -> None:
+    declined = {"required": ["action"], "properties": {"action": {"enum": ["decline"]}}}
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}},
+        "anyOf": [declined, {"required": ["name"]}],
+    }
+    made = form_of(OpenPause(id="0", name="q", schema=schema))
+    assert made is not None
+    assert made.schema == {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
 
 
 def test_any_answer_is_asked_for_as_a_text() -> None:
