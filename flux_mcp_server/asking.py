@@ -81,7 +81,7 @@ def _filled_in(schema: JsonSchema) -> JsonSchema:
     """Where fields have to be filled in, or something else will do (as to say no to another server's question), a form is for the
     first."""
     ways: Sequence[Mapping[str, Any]] = schema.get("anyOf", ())
-    needed = next((way["required"] for way in ways if way.keys() == {"required"}), ())
+    needed = next((way["required"] for way in ways if list(way) == ["required"]), ())
     return {**schema, "required": [*schema.get("required", ()), *needed]} if needed else schema
 
 

@@ -25,11 +25,14 @@ from mcp.server.subscriptions import (
 )
 from mcp.shared.subscriptions import event_matches, event_to_notification
 
+from flux.errors import StoreError
+from flux.service import Flux
 from flux_mcp_server import results
 from flux_mcp_server._sdk import CallNext, Context, HandlerReply, connection_of, notify, push
 
 MOST_LISTENERS = 1000
 MOST_WATCHED = 100  # resources and tasks that one client may have watched at once
+LOOK = 1.0  # seconds between two looks for executions that are new
 MOST_UNREAD = 1000  # notices that wait for a client; one that reads no more is let go
 
 Frame = tuple[str, dict[str, Any]]
@@ -78,6 +81,19 @@ class Notices:
         for connection in list(self._older):
             await push(connection, method)
 
+    async def tell_of_executions(self, flux: Flux) -> None:
+        """Tell that there are other resources when an execution is new, whichever process has begun it. Ends by being cancelled."""
+        newest = await _newest(flux)
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                found = await _newest(flux)
+            except StoreError:  # it is busy: look again
+                continue
+            if found != newest:
+                newest = found
+                await self.resources_changed()
+
     # -- older subscriptions ------------------------------------------------------------------------------------------
 
     def subscribe(self, client: Context, uri: str, watch: Watch | None) -> None:
@@ -97,6 +113,10 @@ class Notices:
     def _forget(self, connection: Connection) -> None:
         for watching in self._wanted.pop(connection, {}).values():
             _cancel(watching)
+
+
+async def _newest(flux: Flux) -> str | None:
+    return next((listing.id for listing in await flux.list(limit=1)), None)
 
 
 def _cancel(task: asyncio.Task[None] | None) -> None:

@@ -78,6 +78,8 @@ class _Serving:
                 served = self._assembled(flux)
                 await stack.enter_async_context(watched_loop())
                 stack.enter_context(served.logs.installed())
+                telling = asyncio.ensure_future(served.notices.tell_of_executions(flux))
+                stack.callback(telling.cancel)
                 if options.reload:
                     reloading = asyncio.ensure_future(
                         watch(options.targets or ["."], self.found, self._reloader(served))

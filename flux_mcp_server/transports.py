@@ -20,6 +20,7 @@ import anyio
 import uvicorn
 from mcp.server import Server
 from mcp.server.auth.provider import TokenVerifier
+from mcp.server.auth.routes import create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
@@ -27,6 +28,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from flux_mcp_server.auth import SCOPES
 from flux_mcp_server.streams import Sent
 from flux_mcp_server.wire import Wire
 
@@ -90,6 +92,7 @@ async def serve_http(
 
     Hosts and origins are checked: `host` is a name of this machine."""
     how = http or Http()
+    auth = _auth_settings(how)
     app = server.streamable_http_app(
         streamable_http_path=path,
         host=host,
@@ -98,10 +101,11 @@ async def serve_http(
         retry_interval=RETRY,
         stateless_http=how.stateless,
         max_request_body_size=how.most_body,
-        auth=_auth_settings(how),
+        auth=auth,
         token_verifier=how.verifier,
         custom_starlette_routes=_health(how, stopping),
     )
+    app.router.routes[:0] = _metadata(auth)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -144,6 +148,14 @@ def _auth_settings(how: Http) -> AuthSettings | None:
         resource_server_url=cast(Any, how.public_url if issued else None),
         validate_token_resource=False,  # the verifier has looked at the audience
     )
+
+
+def _metadata(auth: AuthSettings | None) -> list[Route]:
+    """What leads clients to the issuer. The SDK's own document, which this one hides, lists scopes only if every request needs all of
+    them."""
+    if auth is None or auth.resource_server_url is None:
+        return []
+    return create_protected_resource_routes(auth.resource_server_url, [auth.issuer_url], scopes_supported=list(SCOPES))
 
 
 def _health(how: Http, stopping: asyncio.Event) -> list[Route]:

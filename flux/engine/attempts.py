@@ -172,5 +172,9 @@ async def _called(call: Call, func: Callable[..., Any], number: int) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
+CALLED = _called.__code__
+"""The code that calls a task's function: by it the watchdog knows whose frames are on the stack."""
+
+
 def as_exception(error: BaseException) -> Exception:
     return error if isinstance(error, Exception) else RuntimeError(str(error))

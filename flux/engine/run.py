@@ -361,6 +361,10 @@ class Run:
         await asyncio.get_running_loop().create_future()
 
 
+ENTERED = Run._enter.__code__  # pyright: ignore[reportPrivateUsage] - ours
+"""The code that calls a workflow's body: by it the watchdog knows whose frames are on the stack."""
+
+
 def is_suspension(error: BaseException) -> bool:
     """True for Suspend, alone or anywhere in an exception group."""
     if isinstance(error, BaseExceptionGroup):

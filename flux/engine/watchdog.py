@@ -10,6 +10,11 @@ import time
 import traceback
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from types import FrameType
+
+from flux.engine.attempts import CALLED
+from flux.engine.run import ENTERED, Run
+from flux.engine.spec import Call
 
 log = logging.getLogger("flux")
 
@@ -39,14 +44,25 @@ class Watchdog:
             if silent > self._patience and beaten != named:
                 named = beaten
                 self.said += 1
-                log.warning("the event loop has been blocked for %.1f s by:\n%s", silent, self._stack())
+                frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage] - the one way to see it
+                stack = "".join(traceback.format_stack(frame)[-8:])
+                log.warning("the event loop has been blocked for %.1f s by %s:\n%s", silent, _whose(frame), stack)
 
     def stop(self) -> None:
         self._over.set()
 
-    def _stack(self) -> str:
-        frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage] - the one way to see it
-        return "".join(traceback.format_stack(frame)[-8:])
+
+def _whose(frame: FrameType | None) -> str:
+    """The task that is at work there, or the workflow, or neither."""
+    while frame is not None:
+        if frame.f_code is CALLED:
+            call: Call = frame.f_locals["call"]
+            return f"task {call.name!r} of execution {call.run.id} ({call.run.body.name})"
+        if frame.f_code is ENTERED:
+            run: Run = frame.f_locals["self"]
+            return f"the body of workflow {run.body.name!r}, execution {run.id}"
+        frame = frame.f_back
+    return "code outside of tasks"
 
 
 @asynccontextmanager

@@ -203,5 +203,6 @@ async def test_clients_are_led_to_the_issuer(tmp_path: Path) -> None:
             base = url.removesuffix("/mcp")
             metadata = (await got(f"{base}/.well-known/oauth-protected-resource/mcp")).json()
             assert metadata["authorization_servers"] == ["https://id.example"]
+            assert metadata["scopes_supported"] == ["run", "read", "control"]
             async with client_with(url, signed()) as client:
                 assert data_of(await client.call_tool("approve", {"input": "A1"}))["status"] == "paused"

@@ -13,7 +13,9 @@ import pytest
 from mcp import Client
 from mcp_types import ToolListChangedNotification
 
+from flux import ExecutionContext, Flux, task, workflow
 from flux.engine.watchdog import watched_loop
+from flux.tasks import parallel
 from tests.mcp.serving import data_of, stdio, stdio_parameters, text_of
 
 pytestmark = pytest.mark.anyio
@@ -76,3 +78,26 @@ async def test_what_blocks_the_loop_is_named_with_its_line(caplog: pytest.LogCap
     assert "the event loop has been blocked" in caplog.text
     assert f"{os.path.basename(__file__)}" in caplog.text
     assert "time.sleep(0.5)" in caplog.text
+
+
+async def test_what_blocks_the_loop_is_named_with_its_task_and_execution(
+    flux: Flux, caplog: pytest.LogCaptureFixture
+) -> None:
+    @task
+    async def crunch() -> None:
+        time.sleep(0.3)  # noqa: ASYNC251 - this is what the test is about
+
+    @workflow
+    async def crunches(ctx: ExecutionContext[str]) -> None:
+        if ctx.input == "in a task":
+            await parallel(crunch())
+        else:
+            time.sleep(0.3)  # noqa: ASYNC251 - the same
+
+    caplog.set_level(logging.WARNING)
+    async with watched_loop(patience=0.1):
+        await asyncio.sleep(0.15)
+        one = await flux.run(crunches, "in a task")
+        other = await flux.run(crunches, "in the body")
+    assert f"by task 'crunch' of execution {one.execution_id} (crunches):" in caplog.text
+    assert f"by the body of workflow 'crunches', execution {other.execution_id}:" in caplog.text

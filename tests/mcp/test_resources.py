@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from mcp import MCPError
-from mcp.shared.subscriptions import ResourceUpdated
+from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
 from mcp_types import (
     LoggingMessageNotificationParams,
     PromptReference,
@@ -21,7 +23,7 @@ from mcp_types import (
 from flux import ExecutionContext, Flux, pause, task, workflow
 from flux.stores.memory import MemoryStore
 from flux.tasks import Graph
-from flux_mcp_server import prompt, resource
+from flux_mcp_server import notices, prompt, resource
 from flux_mcp_server.catalog import Catalog
 from flux_mcp_server.declared import Declared, declared_by
 from flux_mcp_server.server import assemble
@@ -183,6 +185,35 @@ async def test_a_client_of_today_listens() -> None:
                     assert isinstance(change, ResourceUpdated)
                     assert change.uri == f"flux://executions/{id}"
                     break
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_clients_are_told_when_there_is_a_new_execution(era: Era, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notices, "LOOK", 0.02)
+    told = asyncio.Event()
+
+    async def hear(message: Any) -> None:
+        if getattr(message, "method", "") == "notifications/resources/list_changed":
+            told.set()
+
+    async with Flux(store=MemoryStore(), workflows=[count]) as flux, AsyncExitStack() as stack:
+        served = assemble(flux, Catalog([count], []), name="test", patience=30, secret=SECRET)
+        telling = asyncio.ensure_future(served.notices.tell_of_executions(flux))
+        stack.callback(telling.cancel)
+        client = await stack.enter_async_context(shared.Client(served.server, mode=era, message_handler=hear))
+        await client.list_tools()
+        if era == "2026-07-28":  # one that listens has to say so
+            changes = await stack.enter_async_context(client.listen(resources_list_changed=True))
+            stack.callback(asyncio.ensure_future(_first(changes, told)).cancel)
+        await asyncio.sleep(0.1)
+        assert not told.is_set()
+        await flux.run(count, 1)
+        await asyncio.wait_for(told.wait(), 10)
+
+
+async def _first(changes: AsyncIterator[Any], told: asyncio.Event) -> None:
+    assert isinstance(await anext(changes), ResourcesListChanged)
+    told.set()
 
 
 # -- what users declare ------------------------------------------------------------------------------------------------
