@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from flux.domain.calls import Json
 from flux.engine.ports import Codec
-from flux.tasks.mcp.connection import Send
+from flux.tasks.mcp.exchange import Send
 
 Wire = dict[str, Any]
 _wire: TypeAdapter[Any] = TypeAdapter(Wire)

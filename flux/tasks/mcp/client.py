@@ -14,14 +14,10 @@ import mcp_types as types
 
 from flux.decorators import Task
 from flux.domain.calls import CallId
-from flux.engine.masking import without
-from flux.engine.run import Run
 from flux.engine.scope import Scope, Site, require_scope
 from flux.errors import (
     ConnectionLost,
     DefinitionError,
-    FluxError,
-    NotAuthorized,
     ServerUnreachable,
     TaskTimeout,
     ToolChanged,
@@ -33,7 +29,8 @@ from flux.tasks.mcp.auth import Auth
 from flux.tasks.mcp.connection import PAGES, Connection, Terms, list_tools
 from flux.tasks.mcp.conversation import answer_of
 from flux.tasks.mcp.errand import Errand
-from flux.tasks.mcp.faults import Lost, NotSent, innermost, sorted_out
+from flux.tasks.mcp.faults import Lost, NotSent, sorted_out
+from flux.tasks.mcp.pool import Pool
 from flux.tasks.mcp.results import Prompt, ResourceBlock, Results
 from flux.tasks.mcp.sampling import Sampling
 from flux.tasks.mcp.schemas import faults_in
@@ -58,11 +55,11 @@ class MCPClient:
         self.name = terms.server
         self.sampling = sampling
         self._terms = terms
-        self._per_call = per_call
+        self._pool = Pool(terms, per_call=per_call)
+        self.connected = self._pool.connected
         self._settings = settings
         self._options = options
         self._results = Results(self.name, terms.most)
-        self._connections: WeakKeyDictionary[asyncio.AbstractEventLoop, Connection] = WeakKeyDictionary()
         self._users: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
 
     async def __aenter__(self) -> MCPClient:
@@ -77,10 +74,8 @@ class MCPClient:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the connection of this event loop; the next call opens another one."""
-        connection = self._connections.pop(asyncio.get_running_loop(), None)
-        if connection is not None:
-            await connection.aclose()
+        """Close what is open in this event loop; the next call connects again."""
+        await self._pool.aclose()
 
     # -- what it can do ---------------------------------------------------------------------------------------------
 
@@ -194,39 +189,7 @@ class MCPClient:
         reply = await answer_of(errand)
         return self._results.of_tool(asking.what, reply, errand.definition.get("outputSchema"))
 
-    # -- connections ------------------------------------------------------------------------------------------------
-
-    async def connected(self, run: Run) -> Connection:
-        loop = asyncio.get_running_loop()
-        connection = self._connections.get(loop)
-        if connection is not None and connection.is_usable:
-            await connection.settled()
-        if self._per_call or connection is None or not connection.is_usable:
-            connection = Connection(self._terms, run.provisions.secrets)
-            if not self._per_call:
-                self._connections[loop] = connection
-                run.opened(connection)
-        try:
-            await connection.ready()
-        except Exception as exc:  # the SDK's errors are told apart below
-            connection.release()
-            raise self._not_open(exc) from exc
-        if connection.known_secrets:
-            run.codec = without(connection.known_secrets, run.codec)
-        return connection
-
-    def _not_open(self, exc: Exception) -> Exception:
-        cause = cast(Exception, innermost(exc))
-        if isinstance(cause, FluxError):
-            return cause
-        meant = sorted_out(cause, self.name)
-        if isinstance(meant, NotAuthorized):
-            return meant
-        return ServerUnreachable(self.name, f"it cannot be reached: {_said(cause)}")
-
-    def finished(self, connection: Connection) -> None:
-        if self._per_call:
-            connection.release()
+    # -- the server as it is now -------------------------------------------------------------------------------------
 
     async def current(self, connection: Connection, asking: Asking) -> Mapping[str, Any]:
         if asking.method != "tools/call":
@@ -262,21 +225,19 @@ class MCPClient:
         """For what may be asked as often as one likes."""
         run = require_scope(f"MCP server {self.name!r}").run
         for is_new in (False, True):
-            connection = await self.connected(run)
-            try:
-                return await read(connection)
-            except Exception as exc:  # the SDK's errors are told apart below
-                meant = sorted_out(exc, self.name)
-                if isinstance(meant, NotSent) and meant.stale and not is_new:
-                    connection.release()
-                    continue
-                if isinstance(meant, NotSent):
-                    meant = ServerUnreachable(self.name, str(meant))
-                elif isinstance(meant, Lost):
-                    meant = ConnectionLost(self.name, str(meant))
-                raise meant from exc
-            finally:
-                self.finished(connection)
+            async with self.connected(run) as connection:
+                try:
+                    return await read(connection)
+                except Exception as exc:  # the SDK's errors are told apart below
+                    meant = sorted_out(exc, self.name)
+                    if isinstance(meant, NotSent) and meant.stale and not is_new:
+                        connection.release()
+                        continue
+                    if isinstance(meant, NotSent):
+                        meant = ServerUnreachable(self.name, str(meant))
+                    elif isinstance(meant, Lost):
+                        meant = ConnectionLost(self.name, str(meant))
+                    raise meant from exc
         raise AssertionError("the second try ends the loop")
 
     @property
@@ -397,7 +358,3 @@ def _plain_function(func: Callable[..., Awaitable[T]]) -> Callable[..., Awaitabl
 
 def _dumped(tool: types.Tool) -> Wire:
     return tool.model_dump(by_alias=True, exclude_none=True, mode="json")
-
-
-def _said(exc: BaseException) -> str:
-    return f"{type(exc).__name__}: {exc}" if str(exc) and not isinstance(exc, NotSent) else str(exc)

@@ -22,8 +22,8 @@ from flux.errors import (
     UnusableResult,
 )
 from flux.tasks.mcp.asking import Note, Wire, request, task_request
-from flux.tasks.mcp.connection import Exchange
 from flux.tasks.mcp.errand import Errand
+from flux.tasks.mcp.exchange import Exchange
 from flux.tasks.mcp.faults import NotSent
 from flux.tasks.mcp.handles import result_of, unless_handle
 from flux.tasks.mcp.kept import taken_up
@@ -136,16 +136,12 @@ async def _sent(errand: Errand, answers: Mapping[str, Answer]) -> Exchange[Wire]
     if errand.note.state is not None:
         params["requestState"] = errand.note.state
     params["_meta"] = {IDEMPOTENCY_KEY: asking.key}
-    connection = await errand.peers.connected(errand.run)
-    try:
+    async with errand.peers.connected(errand.run, alone=True) as connection:
         errand.definition = await errand.peers.current(connection, asking)
         if not asking.safe:
             await errand.write(replace(errand.note, sent=True))
         as_task = connection.makes_old_tasks_of(asking.what)
         return begun(errand, connection, task_request(params) if as_task else request(asking.method, params))
-    except BaseException:  # whatever it was, the connection is free again
-        errand.peers.finished(connection)
-        raise
 
 
 def _links(exc: MCPError) -> dict[str, Wire]:

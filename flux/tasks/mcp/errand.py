@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -25,16 +26,12 @@ class Peers(Protocol):
     @property
     def sampling(self) -> Sampling | None: ...
 
-    async def connected(self, run: Run) -> Connection:
-        """One that stands. Raises ServerUnreachable and the like."""
+    def connected(self, run: Run, *, alone: bool = False) -> AbstractAsyncContextManager[Connection]:
+        """One that stands. `alone`: for a call over which the server may ask. Raises ServerUnreachable and the like."""
         ...
 
     async def current(self, connection: Connection, asking: Asking) -> Mapping[str, Any]:
         """The tool as it is now. Raises ToolChanged when it does not take this any more."""
-        ...
-
-    def finished(self, connection: Connection) -> None:
-        """Nothing more is asked of it for now."""
         ...
 
 

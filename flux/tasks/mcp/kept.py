@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flux.domain.calls import CallId
-from flux.tasks.mcp.connection import Exchange
+from flux.tasks.mcp.exchange import Exchange
 
 KEEP = 600.0  # seconds that an open call outlives its run when a question that the server asked over it is not answered yet
 

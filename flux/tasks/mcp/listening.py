@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from flux.errors import Suspend
 from flux.tasks.mcp.asking import Wire
-from flux.tasks.mcp.connection import Connection, Exchange, Pushed, Send
+from flux.tasks.mcp.connection import Connection
 from flux.tasks.mcp.errand import Errand
+from flux.tasks.mcp.exchange import Exchange, Pushed, Send
 from flux.tasks.mcp.faults import NotSent
 from flux.tasks.mcp.kept import keep
 
@@ -42,9 +43,7 @@ async def reply_to(errand: Errand, exchange: Exchange[Wire]) -> Wire:
         meant = errand.meant(exc)
         if isinstance(meant, NotSent) and meant.stale:
             exchange.connection.release()
-        errand.peers.finished(exchange.connection)
         raise meant from exc
-    errand.peers.finished(exchange.connection)
     return step
 
 

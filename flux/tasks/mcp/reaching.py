@@ -21,11 +21,8 @@ STOP_WITHIN = 3.0  # seconds that telling a server to stop may take
 
 async def reached(errand: Errand, method: str, params: Wire) -> Wire:
     async def ask_once() -> Wire:
-        connection = await errand.peers.connected(errand.run)
-        try:
+        async with errand.peers.connected(errand.run) as connection:
             return await connection.request(request(method, params), timeout=REACH_WITHIN, tell=errand.tell)
-        finally:
-            errand.peers.finished(connection)
 
     return await persistently(errand, ask_once)
 
@@ -60,11 +57,8 @@ async def stop(errand: Errand) -> None:
 
 
 async def _stop(errand: Errand, method: str, params: Wire) -> None:
-    connection = await errand.peers.connected(errand.run)
-    try:
+    async with errand.peers.connected(errand.run) as connection:
         await connection.request(request(method, params), timeout=STOP_WITHIN)
-    finally:
-        errand.peers.finished(connection)
 
 
 async def _within(seconds: float, work: Coroutine[Any, Any, Any]) -> None:

@@ -86,8 +86,8 @@ async def old_result(errand: Errand) -> Wire:
     async def ask_for_result() -> Wire:
         exchange = taken_up(errand.place)
         if exchange is None:
-            connection = await errand.peers.connected(errand.run)
-            exchange = begun(errand, connection, request("tasks/result", _of_task(errand)))
+            async with errand.peers.connected(errand.run, alone=True) as connection:
+                exchange = begun(errand, connection, request("tasks/result", _of_task(errand)))
         try:
             return await reply_to(errand, exchange)
         except ConnectionLost as exc:

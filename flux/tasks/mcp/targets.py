@@ -39,7 +39,11 @@ class Url:
 
     @property
     def name(self) -> str:
-        return urlsplit(self.address).hostname or "server"
+        """The address without what most have alike, so that servers beside each other have names of their own."""
+        parts = urlsplit(self.address)
+        host = (parts.hostname or "server") + (f":{parts.port}" if parts.port else "")
+        path = [each for each in parts.path.split("/") if each]
+        return "/".join([host, *(path[:-1] if path[-1:] in (["mcp"], ["sse"]) else path)])
 
     @property
     def identity(self) -> str:
@@ -101,7 +105,7 @@ def target_of(given: Given, name: str | None) -> Target:
         case Mapping():
             return _entry(given, name)
         case str() if re.match(r"https?://", given):
-            return Url(given, {})
+            return _url(given, {})
         case str() | os.PathLike():
             return _text(os.fspath(given), name)
         case _:
@@ -122,6 +126,14 @@ def _text(given: str, name: str | None) -> Target:
     return _command(shlex.split(given, posix=os.name != "nt"))
 
 
+def _url(address: str, headers: Mapping[str, str]) -> Url:
+    try:
+        _ = urlsplit(address).port
+    except ValueError as exc:
+        raise DefinitionError(f"mcp({address!r}) is no address: {exc}.") from None
+    return Url(address, headers)
+
+
 def _command(words: list[str]) -> Command:
     if not words or not words[0]:
         raise DefinitionError("mcp() was given an empty command.")
@@ -139,7 +151,7 @@ def _entry(given: Mapping[str, Any], name: str | None, whence: str = "the config
         raise DefinitionError(f"mcp(): the transport {kind!r} is not known; there are stdio and http.")
     if "url" in given:
         headers = {key: _expanded(value) for key, value in cast("dict[str, str]", given.get("headers") or {}).items()}
-        return Url(_expanded(str(given["url"])), headers)
+        return _url(_expanded(str(given["url"])), headers)
     if "command" not in given:
         raise DefinitionError(f"mcp(): {whence} says neither `command` nor `url`.")
     env = {key: _expanded(str(value)) for key, value in cast("dict[str, Any]", given.get("env") or {}).items()}

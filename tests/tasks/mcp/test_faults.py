@@ -106,7 +106,7 @@ async def test_a_server_that_never_answers_is_left_after_the_timeout(
 async def test_a_frozen_server_is_noticed(
     flux: Flux, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flux.tasks.mcp.connection.PROBE_AFTER", 0.2)
+    monkeypatch.setattr("flux.tasks.mcp.exchange.PROBE_AFTER", 0.2)
     client = mcp(command, connect_timeout=1)
 
     @workflow

@@ -19,7 +19,7 @@ from flux.tasks.mcp.kept import drop_open_call, open_calls
 from flux.testing import crash_at_every_fact
 from flux_mcp_server.catalog import Catalog
 from flux_mcp_server.server import make_server
-from tests.tasks.mcp.servers import ERAS, NAME_FORM, PATIENCE, Context, Reply, Small, text, until
+from tests.tasks.mcp.servers import ERAS, NAME_FORM, PATIENCE, Context, Reply, Small, schema, text, until
 
 pytestmark = pytest.mark.anyio
 
@@ -138,6 +138,45 @@ async def test_calls_of_one_connection_ask_at_the_same_time(flux: Flux) -> None:
     await flux.answer(execution.execution_id, {"name": "A"}, pause=first.id)
     execution = await flux.resume(execution.execution_id, {"name": "B"}, pause=second.id)
     assert execution.output == ["accept {'name': 'A'}", "accept {'name': 'B'}"]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_question_reaches_the_execution_that_it_is_for_also_when_several_share_a_client(
+    flux: Flux, era: str
+) -> None:
+    small = Small()
+
+    @small.tool("ship", schema("order", order={"type": "string"}))
+    async def _(ctx: Context, params: types.CallToolRequestParams) -> Reply:
+        order = (params.arguments or {})["order"]
+        asked = f"Ship {order}?"
+        if ctx.protocol_version == "2026-07-28":
+            given = (params.input_responses or {}).get("who")
+            if given is None:
+                return types.InputRequiredResult(input_requests={"who": form(asked)})
+            assert isinstance(given, types.ElicitResult)
+        else:
+            given = await ctx.session.elicit_form(asked, NAME_FORM, related_request_id=ctx.request_id)
+        return text(f"{order} {given.content}")
+
+    client = mcp(small.server, protocol=era)
+
+    @workflow
+    async def ships(ctx: ExecutionContext[str]) -> Any:
+        return await (await client.discover()).ship(order=ctx.input)
+
+    orders = [f"A{number}" for number in range(5)]
+    started = [(await flux.start(ships, order)).execution_id for order in orders]
+    parked = [await flux.wait(each) for each in started]
+    assert [[each.message for each in one.pauses] for one in parked] == [[f"Ship {order}?"] for order in orders]
+    assert small.open == (1 if era == "2026-07-28" else 5)
+    ended = [await flux.resume(id, {"name": order.lower()}) for id, order in zip(started, orders, strict=True)]
+    assert [each.output for each in ended] == [f"{order} {{'name': '{order.lower()}'}}" for order in orders]
+    last = await flux.run(ships, "B1")
+    await flux.resume(last.execution_id, {"name": "b1"})
+    assert small.opened == (1 if era == "2026-07-28" else 5), "an idle connection is used again"
+    await client.aclose()
+    await until(lambda: small.open == 0)
 
 
 async def test_several_questions_of_one_round_are_open_together(flux: Flux) -> None:

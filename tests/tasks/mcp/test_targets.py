@@ -16,8 +16,10 @@ from flux.tasks.mcp import bearer, mcp, oauth
 from flux.tasks.mcp.targets import Command, Url, target_of
 
 NAMES: list[tuple[Any, str]] = [
-    ("http://localhost:8080/mcp", "localhost"),
+    ("http://localhost:8080/mcp", "localhost:8080"),
     ("https://api.example.com/mcp", "api.example.com"),
+    ("https://api.example.com/git/mcp/", "api.example.com/git"),
+    ("https://api.example.com/v1/tools", "api.example.com/v1/tools"),
     ("python server.py", "server"),
     ("npx -y @modelcontextprotocol/server-memory@2", "server-memory"),
     (["uvx", "mcp-server-git"], "mcp-server-git"),
@@ -29,7 +31,7 @@ NAMES: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("server", "name"), NAMES)
-def test_a_server_is_named_after_its_host_or_its_program(server: Any, name: str) -> None:
+def test_a_server_is_named_after_its_address_or_its_program(server: Any, name: str) -> None:
     assert mcp(server).name == name
     assert mcp(server, name="mine").name == "mine"
 
