@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -20,6 +22,7 @@ from mcp.server import Server
 from mcp.server.mcpserver import MCPServer
 
 from flux.errors import DefinitionError
+from flux.tasks.mcp import tether
 from flux.tasks.mcp.auth import Auth
 from flux.tasks.mcp.endpoint import Endpoint
 from flux.tasks.mcp.streams import Streams, watched
@@ -28,6 +31,9 @@ InMemory = Server[Any] | MCPServer
 Given = str | os.PathLike[str] | list[str] | tuple[str, ...] | StdioServerParameters | Mapping[str, Any] | InMemory
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+GRACE = 10.0
+"""Seconds that a server may take to end by itself once this process is gone: one of ours parks its executions meanwhile."""
+
 _RUNNERS = {"npx", "uvx", "pipx", "python", "python3", "node", "uv", "bunx", "deno"}
 """Commands that say nothing about the server that they run."""
 
@@ -72,7 +78,19 @@ class Command:
         return shlex.join([self.parameters.command, *self.parameters.args])
 
     def transport(self, streams: Streams) -> AbstractAsyncContextManager[Any]:
-        return watched(stdio_client(self.parameters, errlog=_stderr()), streams)
+        """Raises FileNotFoundError."""
+        return watched(stdio_client(_tethered(self.parameters), errlog=_stderr()), streams)
+
+
+def _tethered(given: StdioServerParameters) -> StdioServerParameters:
+    """So that it ends with this process, however that ends. On Windows the SDK sees to that."""
+    if os.name == "nt" or getattr(sys, "frozen", False):
+        return given
+    is_path = os.sep in given.command
+    if shutil.which(Path(given.cwd or ".") / given.command if is_path else given.command) is None:
+        raise FileNotFoundError(errno.ENOENT, "There is no such program", given.command)
+    words = ["-I", "-S", tether.__file__, str(GRACE), given.command, *given.args]
+    return given.model_copy(update={"command": sys.executable, "args": words})
 
 
 @dataclass(frozen=True, slots=True)

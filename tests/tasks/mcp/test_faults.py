@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -384,6 +385,46 @@ def test_a_loop_that_ends_takes_its_servers_with_it(command: list[str]) -> None:
     while is_alive(pid) and time.monotonic() < deadline:
         pass
     assert not is_alive(pid)
+
+
+STUBBORN = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+(HERE / "pids").write_text(f"{os.getpid()} {child.pid}")
+time.sleep(3600)
+"""
+
+OURS = """
+import sys
+from flux import workflow
+from flux.tasks.mcp import mcp, targets
+
+targets.GRACE = 0.2
+
+@workflow
+async def waits():
+    async with mcp([sys.executable, sys.argv[1]], connect_timeout=3600) as client:
+        return await client.discover()
+
+waits.run()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the SDK sees to it")
+async def test_a_server_that_does_not_end_by_itself_ends_when_our_process_is_killed(tmp_path: Path) -> None:
+    ours = await anyio.open_process([*script(tmp_path / "ours.py", OURS), script(tmp_path / "server.py", STUBBORN)[1]])
+    try:
+        await until((tmp_path / "pids").exists)
+        await until(lambda: len((tmp_path / "pids").read_text().split()) == 2)
+    finally:
+        ours.kill()
+        await ours.wait()
+    for pid in (tmp_path / "pids").read_text().split():
+        await until_gone(int(pid))
 
 
 async def test_retries_count_only_what_was_not_done(flux: Flux) -> None:
