@@ -81,7 +81,7 @@ class Journal:
         self._report_broken = broken
         self._seq = len(history)
         self._pending: list[Event] = []
-        self._commit: asyncio.Future[None] | None = None  # of what is pending
+        self._awaiting: list[asyncio.Future[None]] = []  # that what is pending is written
         self._writer: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._stale = False
@@ -160,11 +160,10 @@ class Journal:
     async def written(self, *events: Event) -> None:
         """Write facts; they are durable on return. Raises Suspend as `record` does."""
         self._pending.extend(events)
-        if self._commit is None:
-            self._commit = asyncio.get_running_loop().create_future()
-        commit = self._commit
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._awaiting.append(written)
         self._wake_writer()
-        await asyncio.shield(commit)
+        await written
         if self.error is not None:
             raise Suspend
 
@@ -210,7 +209,7 @@ class Journal:
             # a context of its own: the writer is no part of the workflow, and cancelling a call must not stop it
             self._writer = asyncio.get_running_loop().create_task(self._write(), context=Context())
         elif self.error is not None:
-            self._settle(self._take_commit())
+            self._settle(self._take_awaiting())
 
     async def _write(self) -> None:
         try:
@@ -220,7 +219,7 @@ class Journal:
             self._writer = None
 
     async def _write_batch(self) -> None:
-        commit = self._take_commit()
+        awaiting = self._take_awaiting()
         batch, self._pending = self._pending, []
         try:
             if self._stale:
@@ -232,7 +231,7 @@ class Journal:
             self._break(exc)
             return
         finally:
-            self._settle(commit)
+            self._settle(awaiting)
         if not self.alone:
             # outcomes of two commits must not meet in one turn of the loop: a replay keeps them apart, too
             for _ in range(HOPS):
@@ -274,19 +273,20 @@ class Journal:
         while self._writer is not None:
             await asyncio.wait([self._writer])
 
-    def _take_commit(self) -> asyncio.Future[None] | None:
-        commit, self._commit = self._commit, None
-        return commit
+    def _take_awaiting(self) -> list[asyncio.Future[None]]:
+        awaiting, self._awaiting = self._awaiting, []
+        return awaiting
 
-    def _settle(self, commit: asyncio.Future[None] | None) -> None:
-        if commit is not None and not commit.done():
-            commit.set_result(None)
+    def _settle(self, awaiting: list[asyncio.Future[None]]) -> None:
+        for written in awaiting:
+            if not written.done():
+                written.set_result(None)
 
     def _break(self, exc: Exception) -> None:
         if self.error is None:
             self.error = exc
             self._pending.clear()
-            self._settle(self._take_commit())
+            self._settle(self._take_awaiting())
             self._report_broken(exc)
 
 

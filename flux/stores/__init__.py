@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 from flux.engine.ports import Store
 from flux.errors import StoreError
 from flux.stores.memory import MemoryStore
-from flux.stores.opening import Synchronous
-from flux.stores.sqlite import SQLiteStore
+from flux.stores.sqlite import SQLiteStore, Synchronous
 
 __all__ = ["MemoryStore", "SQLiteStore", "open_store"]
 

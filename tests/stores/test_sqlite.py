@@ -18,10 +18,11 @@ from flux.domain.events import CallReturned, CallStarted, CancelRequested, Event
 from flux.domain.execution import Status
 from flux.engine.ports import Head, Lease, Owner
 from flux.errors import FluxError, LeaseLost, SchemaTooNew, StoreError, StreamMoved
-from flux.stores import MemoryStore, SQLiteStore, open_store, reads, writes
-from flux.stores.connection import Connection
-from flux.stores.opening import open_writer
+from flux.stores import MemoryStore, SQLiteStore, open_store
 from flux.stores.rows import to_rows
+from flux.stores.sqlite import reads, writes
+from flux.stores.sqlite.connection import Connection
+from flux.stores.sqlite.opening import open_writer
 
 pytestmark = pytest.mark.anyio
 

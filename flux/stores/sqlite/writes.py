@@ -10,55 +10,19 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
-from flux.domain.queues import Place, Queue, Room
-from flux.engine.ports import Head, Lease, Owner
-from flux.errors import AlreadyQueued, ExecutionExists, ExecutionNotFound, LeaseLost, QueueFull, StreamMoved
-from flux.stores.rows import Row, is_lifecycle
+from flux.domain.queues import Queue, Room
+from flux.engine.ports import Lease, Owner
+from flux.errors import ExecutionNotFound, LeaseLost, QueueFull, StreamMoved
+from flux.stores.plan import Append, Create, Known, Outcome, Plan, Post, Write, marks_of
+from flux.stores.rows import Row
 
 MAX_ROWS = 1024
 """Rows of one statement at most. SQLite takes 32,766 parameters, a fact of an append has ten."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Create:
-    id: str
-    rows: Sequence[Row]
-    workflow: str
-    created_at: float
-    principal: str | None
-    parent: str | None
-    key: str | None
-    head: Head
-    owner: Owner | None
-    ttl: float
-    place: Place | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Append:
-    id: str
-    rows: Sequence[Row]
-    expected: int
-    lease: Lease
-    head: Head | None
-    release: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
-    id: str
-    rows: Sequence[Row]
-    seen: int
-    head: Head
-
-
-Write = Create | Append | Post
-Outcome = Lease | Exception | None
-"""What a Create returns, what the others return, or what any of them raises."""
 
 
 def write_group(connection: sqlite3.Connection, group: Sequence[Write]) -> list[Outcome]:
@@ -79,7 +43,7 @@ def _write(connection: sqlite3.Connection, group: Sequence[Write]) -> list[Outco
         refused = _append_plain(connection, streams)
         return [refused.get(write.id) for write in group]
     with _Transaction(connection):
-        return _Plan(connection, group).carry_out()
+        return _carry_out(connection, group)
 
 
 class _Transaction:
@@ -112,11 +76,11 @@ class _Stream:
 def _plain_streams(group: Sequence[Write]) -> dict[str, _Stream] | None:
     """The group by stream, when it only adds facts and a single statement can hold and judge it; else None."""
     streams: dict[str, _Stream] = {}
-    count = 0
+    size = 0
     for write in group:
         if not isinstance(write, Append) or write.head is not None or write.release or not write.rows:
             return None
-        count += len(write.rows)
+        size += len(write.rows)
         stream = streams.get(write.id)
         if stream is None:
             streams[write.id] = _Stream(write, list(write.rows))
@@ -124,7 +88,7 @@ def _plain_streams(group: Sequence[Write]) -> dict[str, _Stream] | None:
             stream.rows.extend(write.rows)
         else:
             return None
-    return streams if count <= MAX_ROWS else None
+    return streams if size <= MAX_ROWS else None
 
 
 _APPEND = """
@@ -138,15 +102,15 @@ WHERE e.epoch = v.column2 AND e.owner_token = v.column3 AND v.column4 = (SELECT 
 def _append_plain(connection: sqlite3.Connection, streams: dict[str, _Stream]) -> dict[str, Exception]:
     """Add the facts of every stream that is as its writers believe. Returns why the others were refused."""
     parameters: list[Any] = []
-    count = 0
+    size = 0
     for id, stream in streams.items():
         expected = stream.first.expected
         fence = (id, stream.first.lease.epoch, stream.first.lease.owner.token, expected)
         for seq, row in enumerate(stream.rows, expected + 1):
             parameters += (*fence, seq, *row)
-        count += len(stream.rows)
-    cursor = connection.execute(*_with_values(_APPEND, 10, count, parameters))
-    if cursor.rowcount == count:
+        size += len(stream.rows)
+    cursor = connection.execute(*_with_values(_APPEND, 10, size, parameters))
+    if cursor.rowcount == size:
         return {}
     written = _streams_just_written(connection, cursor)
     return {id: _why_refused(connection, stream.first) for id, stream in streams.items() if id not in written}
@@ -175,24 +139,6 @@ def _why_refused(connection: sqlite3.Connection, append: Append) -> Exception:
 # --- the general case: one transaction, decided here
 
 
-@dataclass(slots=True)
-class _Known:
-    """An execution as the transaction sees it, writes of this group included."""
-
-    number: int
-    epoch: int
-    token: str | None
-    last: int
-    lifecycle: int
-    """How many lifecycle facts; counted only where somebody posts."""
-
-
-@dataclass(slots=True)
-class _Change:
-    head: Head | None = None
-    release: bool = False
-
-
 _KNOWN = """
 SELECT json_group_array(json_array(
          id, number, epoch, owner_token,
@@ -204,11 +150,10 @@ SELECT json_group_array(json_array(
        (SELECT coalesce(max(number), 0) FROM executions)
 FROM ({values}) AS v CROSS JOIN executions ON id = v.column1
 """
-_DEDUPLICATED = """
-SELECT id FROM executions
+_STANDS = """
+SELECT queue, deduplication, id FROM executions
 WHERE queue = ? AND deduplication = ? AND status NOT IN ('completed', 'failed', 'cancelled')
 """
-_NO_PLACE = (None, None, 0, None)
 _INSERT_EXECUTIONS = """
 INSERT INTO executions (number, id, workflow, status, created_at, updated_at, wake_at, principal, parent, key,
                         queue, partition, priority, deduplication, epoch,
@@ -232,110 +177,52 @@ FROM ({values}) AS v WHERE number = v.column1
 """
 
 
-@dataclass(slots=True)
-class _Plan:
-    """What a group comes to: its writes judged one after the other, then written table by table."""
-
-    connection: sqlite3.Connection
-    group: Sequence[Write]
-    known: dict[str, _Known] = field(default_factory=dict[str, _Known])
-    deduplicated: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
-    next_number: int = 1
-    executions: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
-    events: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
-    changes: dict[int, _Change] = field(default_factory=dict[int, _Change])
-
-    def carry_out(self) -> list[Outcome]:
-        self._read_known()
-        outcomes = [self._judge(write) for write in self.group]
-        _in_chunks(self.connection, _INSERT_EXECUTIONS, self.executions)
-        _in_chunks(self.connection, _UPDATE_EXECUTIONS, [_change_row(*item) for item in self.changes.items()])
-        _in_chunks(self.connection, _INSERT_EVENTS, self.events)
-        return outcomes
-
-    def _read_known(self) -> None:
-        ids = dict.fromkeys((write.id for write in self.group), False)
-        ids |= {write.id: True for write in self.group if isinstance(write, Post)}
-        columns = [column for item in ids.items() for column in item]
-        sql, parameters = _with_values(_KNOWN, 2, len(ids), columns)
-        found, highest = self.connection.execute(sql, parameters).fetchone()
-        self.known = {id: _Known(*rest) for id, *rest in json.loads(found)}
-        self.next_number = highest + 1
-
-    def _judge(self, write: Write) -> Outcome:
-        match write:
-            case Create():
-                return self._create(write)
-            case Append():
-                return self._append(write)
-            case Post():
-                return self._post(write)
-
-    def _create(self, create: Create) -> Outcome:
-        if create.id in self.known:
-            return ExecutionExists(create.id)
-        if (place := create.place) and (stands := self._stands_already(place, create.id)):
-            return AlreadyQueued(stands, place.queue)
-        owner, head = create.owner, create.head
-        known = _Known(self.next_number, 1 if owner else 0, owner.token if owner else None, 0, 0)
-        self.known[create.id] = known
-        self.next_number += 1
-        of_owner = (*_owner_columns(owner), head.updated_at + create.ttl if owner else None)
-        of_head = (head.status.value, create.created_at, head.updated_at, head.wake_at)
-        of_origin = (create.principal, create.parent, create.key)
-        of_place = (place.queue, place.partition, place.priority, place.deduplication) if place else _NO_PLACE
-        self.executions.append(
-            (known.number, create.id, create.workflow, *of_head, *of_origin, *of_place, known.epoch, *of_owner)
-        )
-        self._add_events(known, create.rows)
-        return Lease(execution_id=create.id, owner=owner, epoch=known.epoch) if owner else None
-
-    def _stands_already(self, place: Place, id: str) -> str | None:
-        """The living execution that stands for the same in the queue; when there is none, `id` does from now on."""
-        if place.deduplication is None:
-            return None
-        mark = (place.queue, place.deduplication)
-        row = self.connection.execute(_DEDUPLICATED, mark).fetchone()
-        stands = row[0] if row else self.deduplicated.get(mark)
-        if stands is None:
-            self.deduplicated[mark] = id
-        return stands
-
-    def _append(self, append: Append) -> Outcome:
-        known, lease = self.known.get(append.id), append.lease
-        if known is None or (known.epoch, known.token) != (lease.epoch, lease.owner.token):
-            return LeaseLost(append.id)
-        if known.last != append.expected:
-            return StreamMoved(append.id, append.expected)
-        self._add_events(known, append.rows)
-        if append.head or append.release:
-            change = self.changes.setdefault(known.number, _Change())
-            change.head = append.head or change.head
-            change.release = change.release or append.release
-        if append.release:
-            known.token = None
-        return None
-
-    def _post(self, post: Post) -> Outcome:
-        known = self.known.get(post.id)
-        if known is None:
-            return ExecutionNotFound(post.id)
-        if known.lifecycle != post.seen:
-            return StreamMoved(post.id, post.seen)
-        self._add_events(known, post.rows)
-        self.changes.setdefault(known.number, _Change()).head = post.head
-        return None
-
-    def _add_events(self, known: _Known, rows: Sequence[Row]) -> None:
-        self.events += [(known.number, seq, *row) for seq, row in enumerate(rows, known.last + 1)]
-        known.last += len(rows)
-        known.lifecycle += sum(map(is_lifecycle, rows))
+def _carry_out(connection: sqlite3.Connection, group: Sequence[Write]) -> list[Outcome]:
+    plan = _plan(connection, group)
+    outcomes = plan.judge(group)
+    changed = [known for known in plan.changed.values() if known.head or known.release]
+    _in_chunks(connection, _INSERT_EXECUTIONS, [_execution_row(*one) for one in plan.created])
+    _in_chunks(connection, _UPDATE_EXECUTIONS, [_change_row(known) for known in changed])
+    _in_chunks(connection, _INSERT_EVENTS, [(number, seq, *row) for number, seq, row in plan.events])
+    return outcomes
 
 
-def _change_row(number: int, change: _Change) -> tuple[Any, ...]:
-    head = change.head
+def _plan(connection: sqlite3.Connection, group: Sequence[Write]) -> Plan:
+    ids = dict.fromkeys((write.id for write in group), False)
+    # lifecycle facts are counted where it matters
+    ids |= {write.id: True for write in group if isinstance(write, Post)}
+    sql, parameters = _with_values(_KNOWN, 2, len(ids), [column for item in ids.items() for column in item])
+    found, highest = connection.execute(sql, parameters).fetchone()
+    stands = [row for mark in set(marks_of(group)) for row in connection.execute(_STANDS, mark)]
+    return Plan(
+        known={id: Known(*rest) for id, *rest in json.loads(found)},
+        numbers=count(highest + 1),
+        stands={(queue, mark): id for queue, mark, id in stands},
+    )
+
+
+def _execution_row(create: Create, known: Known) -> tuple[Any, ...]:
+    head, owner, place = create.head, create.owner, create.place
+    return (
+        *(
+            known.number,
+            create.id,
+            create.workflow,
+            head.status.value,
+            create.created_at,
+            head.updated_at,
+            head.wake_at,
+        ),
+        *(create.principal, create.parent, create.key),
+        *((place.queue, place.partition, place.priority, place.deduplication) if place else (None, None, 0, None)),
+        *(known.epoch, *_owner_columns(owner), head.updated_at + create.ttl if owner else None),
+    )
+
+
+def _change_row(known: Known) -> tuple[Any, ...]:
+    head = known.head
     of_head = (head.status.value, head.updated_at, head.wake_at) if head else (None, None, None)
-    return (number, *of_head, change.release)
+    return (known.number, *of_head, known.release)
 
 
 def _owner_columns(owner: Owner | None) -> tuple[Any, ...]:
@@ -382,10 +269,10 @@ def _statement(template: str, columns: int, rows: int) -> str:
     return template.format(values="VALUES " + ",".join([row] * rows))
 
 
-def _with_values(template: str, columns: int, count: int, parameters: Sequence[Any]) -> tuple[str, Sequence[Any]]:
-    """The statement for `count` rows, filled up with NULLs to a power of two: few statements to prepare and to keep."""
-    rows = 1 << max(count - 1, 0).bit_length()
-    return _statement(template, columns, rows), [*parameters, *(None,) * ((rows - count) * columns)]
+def _with_values(template: str, columns: int, size: int, parameters: Sequence[Any]) -> tuple[str, Sequence[Any]]:
+    """The statement for `size` rows, filled up with NULLs to a power of two: few statements to prepare and to keep."""
+    rows = 1 << max(size - 1, 0).bit_length()
+    return _statement(template, columns, rows), [*parameters, *(None,) * ((rows - size) * columns)]
 
 
 def _in_chunks(connection: sqlite3.Connection, template: str, rows: Sequence[tuple[Any, ...]]) -> None:

@@ -1,7 +1,6 @@
 """The store that needs nothing: one SQLite file, shared by as many processes as like to.
 
-Writes go through one writer. Appends that arrive while a commit runs wait and are committed together in the next one, so
-the disk is asked once for all of them; each await returns only after its own commit. Reads have a connection of their own.
+Streams are written by group commit, over one connection; reads have a connection of their own.
 """
 
 from __future__ import annotations
@@ -17,18 +16,15 @@ from flux.domain.events import Event, ExecutionStarted
 from flux.domain.execution import Status
 from flux.domain.queues import Place, Queue, QueueState
 from flux.engine.ports import Head, Lease, Listing, Owner
-from flux.errors import StoreError
-from flux.stores import reads, writes
-from flux.stores.connection import Connection
-from flux.stores.opening import Synchronous, open_reader, open_writer, store_error
+from flux.stores.grouping import GroupCommit
+from flux.stores.plan import Append, Create, Outcome, Post, Write
 from flux.stores.rows import storable, to_rows
-from flux.stores.writes import Append, Create, Outcome, Post, Write
+from flux.stores.sqlite import reads, writes
+from flux.stores.sqlite.connection import Connection
+from flux.stores.sqlite.opening import Synchronous, open_reader, open_writer, store_error
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_GROUP = 1024
-"""Writes of one commit at most."""
 
 
 class SQLiteStore:
@@ -38,11 +34,7 @@ class SQLiteStore:
         self.path = path
         self._write_connection = writer
         self._read_connection = reader
-        self._closed = False
-        self._waiting: list[_Waiting] = []
-        self._arrived = asyncio.Event()
-        # from the start, not on demand: a task made inside somebody's append would be a child of the caller's context
-        self._committing = asyncio.create_task(self._commit_groups(), name="flux-sqlite-writer")
+        self._group = GroupCommit(self._commit, fault=self._fault, name=str(path))
 
     @classmethod
     async def open(cls, path: Path | str, *, synchronous: Synchronous = "full") -> SQLiteStore:
@@ -93,7 +85,7 @@ class SQLiteStore:
         for text in (started.workflow, started.principal, started.parent, key, *of_place):
             if text is not None:
                 storable(text, "an execution's workflow, principal, parent, key or queue")
-        return await self._commit(create)
+        return await self._group.write(create)
 
     async def append(
         self,
@@ -106,10 +98,10 @@ class SQLiteStore:
         release: bool = False,
     ) -> None:
         rows = to_rows(events)
-        await self._commit(Append(id=id, rows=rows, expected=expected, lease=lease, head=head, release=release))
+        await self._group.write(Append(id=id, rows=rows, expected=expected, lease=lease, head=head, release=release))
 
     async def post(self, id: str, events: Sequence[Event], *, seen: int, head: Head) -> None:
-        await self._commit(Post(id=id, rows=to_rows(events), seen=seen, head=head))
+        await self._group.write(Post(id=id, rows=to_rows(events), seen=seen, head=head))
 
     async def load(self, id: str, *, after: int = 0) -> list[Event]:
         return await self._read(reads.load, id, after)
@@ -196,9 +188,7 @@ class SQLiteStore:
 
     async def aclose(self) -> None:
         """Commits what was handed in before, then closes the file. May be called again."""
-        self._closed = True
-        self._arrived.set()
-        await asyncio.wait([self._committing])
+        await self._group.aclose()
         await self._write_connection.close()
         await self._read_connection.close()
 
@@ -222,79 +212,20 @@ class SQLiteStore:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> R:
-        self._check_open()
+        self._group.check_open()
         try:
             return await connection.run(work, *args, **kwargs)
         except (sqlite3.Error, UnicodeEncodeError, OverflowError) as exc:
             raise store_error(self.path, doing, exc) from exc
 
-    def _check_open(self) -> None:
-        if self._closed or self._committing.done():
-            raise StoreError(f"The database {self.path} has been closed.")
-
     # --- group commit
 
-    async def _commit(self, write: Write) -> Lease | None:
-        """Hand in one write and wait until it is on disk, or refused."""
-        self._check_open()
-        storable(write.id, "an execution's id")
-        waiting = _Waiting(write)
-        self._waiting.append(waiting)
-        self._arrived.set()
-        return await waiting.done
+    def _commit(self, group: Sequence[Write]) -> asyncio.Future[list[Outcome]]:
+        return self._write_connection.submit(writes.write_group, group)
 
-    async def _commit_groups(self) -> None:
-        try:
-            while not self._closed or self._waiting:
-                await self._arrived.wait()
-                self._arrived.clear()
-                while group := self._next_group():
-                    await self._commit_group(group)
-        finally:
-            self._refuse_the_rest()
-
-    def _next_group(self) -> list[_Waiting]:
-        """Whoever was cancelled before its turn is left out: nothing of it is written."""
-        waiting = [one for one in self._waiting if not one.done.done()]
-        self._waiting = waiting[_GROUP:]
-        return waiting[:_GROUP]
-
-    async def _commit_group(self, group: list[_Waiting]) -> None:
-        outcomes: list[Outcome]
-        try:
-            outcomes = list(await self._write_connection.run(writes.write_group, [one.write for one in group]))
-        except Exception as exc:  # noqa: BLE001 - whatever it is, everybody in the group is told, and the writer goes on
-            outcomes = [exc] * len(group)
-        except BaseException:  # not to be handled, but nobody may wait for ever
-            self._waiting = group + self._waiting  # our loop ends: `finally` tells everybody
-            raise
-        for one, outcome in zip(group, outcomes, strict=True):
-            self._tell(one, outcome)
-
-    def _tell(self, one: _Waiting, outcome: Outcome) -> None:
-        if one.done.done():
-            return
-        if not isinstance(outcome, Exception):
-            one.done.set_result(outcome)
-        elif isinstance(outcome, (sqlite3.Error, OverflowError)):
-            error = store_error(self.path, "write to", outcome)
-            error.__cause__ = outcome
-            one.done.set_exception(error)
-        else:
-            one.done.set_exception(outcome)
-
-    def _refuse_the_rest(self) -> None:
-        self._closed = True
-        for one in self._waiting:
-            self._tell(one, StoreError(f"The database {self.path} was closed in the middle of a write."))
-        self._waiting = []
-
-
-class _Waiting:
-    """A write, and the caller who waits for it."""
-
-    __slots__ = ("done", "write")
-
-    def __init__(self, write: Write) -> None:
-        self.write = write
-        self.done: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
+    def _fault(self, exc: Exception) -> Exception:
+        if not isinstance(exc, (sqlite3.Error, OverflowError)):
+            return exc
+        error = store_error(self.path, "write to", exc)
+        error.__cause__ = exc
+        return error

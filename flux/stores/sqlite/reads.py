@@ -13,7 +13,7 @@ from flux.domain.queues import QueueState
 from flux.engine.ports import Listing
 from flux.errors import ExecutionNotFound
 from flux.stores.rows import FIRST_JOURNAL_KIND, from_row
-from flux.stores.writes import owner_from
+from flux.stores.sqlite.writes import owner_from
 
 _PAGE_ROWS = 256
 

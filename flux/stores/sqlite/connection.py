@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import aiosqlite
 
@@ -51,13 +51,21 @@ class Connection:
 
     async def run(self, work: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """`work(connection, ...)` in the thread: many statements for the price of one hop."""
-        execute = self._thread._execute  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType, reportUnknownMemberType] - the public calls hop once a statement
+        return await self.submit(work, *args, **kwargs)
+
+    def submit(
+        self, work: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[R]:
+        """The same as a future: whoever has a callback for it saves the turns of the loop that a task would take."""
+        thread = cast(Any, self._thread)  # its public calls hop once a statement
+        if not thread._running:
+            raise ValueError("the connection is closed")
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._giving_way.begin()
-        try:
-            # as a closure, since aiosqlite logs what it calls: no user's value may end up in a log
-            return await execute(lambda: work(self._raw, *args, **kwargs))  # pyright: ignore[reportUnknownVariableType] - untyped there
-        finally:
-            self._giving_way.end()
+        future.add_done_callback(self._giving_way.end)
+        # as a closure, since aiosqlite logs what it calls: no user's value may end up in a log
+        thread._tx.put_nowait((future, lambda: work(self._raw, *args, **kwargs)))
+        return future
 
     async def close(self) -> None:
         async with self._closing:  # aiosqlite waits for ever when it is closed twice at once
@@ -83,7 +91,7 @@ class _GivingWay:
             self._pause = _LATE
             self._timer = self._loop.call_later(_LATE, self._give_way)
 
-    def end(self) -> None:
+    def end(self, _: object = None) -> None:
         """A call has its answer: the next one is late only after a while of its own."""
         self._calls -= 1
         if not self._calls and self._timer is not None:

@@ -128,6 +128,6 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrations() -> list[str]:
-    folder = resources.files("flux.stores") / "migrations"
+    folder = resources.files("flux.stores.sqlite") / "migrations"
     files = sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda file: file.name)
     return [file.read_text("utf-8") for file in files]
