@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import socket
+import ssl
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -50,6 +51,7 @@ def serve(options: Options, wire: Wire | None) -> None:
     Raises FluxError, with a sentence for the user."""
     _log_to_stderr()
     settings = Settings.load(database=options.database, retention_days=options.retention)
+    _check_certificate(options)
     listening = None if wire else _listen(options.host, options.port)
     found = found_in(options.targets)
     workflows = Registry[AnyWorkflow](found.workflows)
@@ -193,6 +195,18 @@ def _say_problems(found: Discovery) -> None:
 def _log_to_stderr() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("flux").setLevel(logging.INFO)
+
+
+def _check_certificate(options: Options) -> None:
+    if options.tls_cert is None or options.tls_key is None:
+        return
+    try:  # with a password, for else a key that has one would be asked for at the terminal
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(options.tls_cert, options.tls_key, password="-")
+    except OSError as exc:  # errors of ssl, too
+        raise CannotServe(
+            f"https cannot be served with {options.tls_cert} and {options.tls_key}: {exc.strerror or exc}. It takes a "
+            "certificate and its key as PEM files, the key without a password."
+        ) from exc
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -14,7 +14,7 @@ writer = agent("You are a writer.", model="ollama/llama3", name="writer")
 
 
 @workflow
-async def reviewed(ctx: ExecutionContext[None]) -> str:
+async def revised(ctx: ExecutionContext[None]) -> str:
     research = await researcher("Research AI")
     feedback = await pause("human_review", research)
     return await writer("Revise based on feedback", context=f"{research}\n\n{feedback}")
@@ -22,7 +22,7 @@ async def reviewed(ctx: ExecutionContext[None]) -> str:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        print(reviewed.resume(sys.argv[1], sys.argv[2]).output)
+        print(revised.resume(sys.argv[1], sys.argv[2]).output)
     else:
-        ctx = reviewed.run(None)
+        ctx = revised.run(None)
         print(f"{ctx.pauses[0].output}\nAnswer with: python human_review.py {ctx.execution_id} YOUR-FEEDBACK")

@@ -44,7 +44,7 @@ def http_server(folder: Path, *more: str) -> Generator[tuple[subprocess.Popen[st
 def url_of(running: subprocess.Popen[str]) -> str:
     assert running.stderr is not None
     for line in running.stderr:
-        found = re.search(r"http://\S+", line)
+        found = re.search(r"https?://\S+", line)
         if found:
             return found[0]
     raise AssertionError("the server has not started")

@@ -1,9 +1,12 @@
-"""The commands beside serving: install, inspect, token."""
+"""The commands beside serving: install, inspect, dev, token."""
 
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -98,6 +101,43 @@ def test_inspect_shows_the_tools_as_clients_get_them(capsys: pytest.CaptureFixtu
     tools = {tool["name"]: tool for tool in json.loads(capsys.readouterr().out)["tools"]}
     assert tools["hello_world"]["inputSchema"]["properties"] == {"input": {"type": "string"}}
     assert "get_execution" in tools
+
+
+def test_every_example_can_be_served_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("inspect", [str(Path(SERVED).parent), "--json"]) == 0
+    names = {tool["name"] for tool in json.loads(capsys.readouterr().out)["tools"]}
+    assert {"hello_world", "resume_approve_order", "assist"} <= names
+
+
+def dev(path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flux_mcp_server", "dev", "examples/hello_world.py"],
+        cwd=Path(SERVED).parents[1],
+        env={**os.environ, "PATH": str(path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_dev_starts_the_inspector_with_a_server_that_reloads(tmp_path: Path) -> None:
+    npx = tmp_path / "npx"
+    npx.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n', "utf-8")
+    npx.chmod(0o755)
+    started = dev(tmp_path)
+    assert started.returncode == 0
+    inspector, *server = started.stdout.splitlines()[1:]
+    assert inspector == "@modelcontextprotocol/inspector"
+    assert server == [sys.executable, "-m", "flux_mcp_server", str(Path(SERVED).resolve()), "--reload"]
+
+
+def test_dev_says_what_is_missing_where_there_is_no_node(tmp_path: Path) -> None:
+    refused = dev(tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "flux-mcp-server: MCP Inspector needs node: there is no npx here. Install node 22 or newer, then try again.\n"
+    )
 
 
 def test_a_token_is_shown_once_and_only_its_hash_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
