@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from flux import Flux
 from flux.stores.memory import MemoryStore
+from tests.postgres import database
 
 
 @pytest.fixture
@@ -29,3 +31,16 @@ async def flux() -> AsyncIterator[Flux]:
     """An engine on a database in memory, which recovers nothing by itself."""
     async with Flux(store=MemoryStore(), recover=False) as flux:
         yield flux
+
+
+@pytest.fixture(scope="session")
+def postgres_database() -> Iterator[str]:
+    """The URL of a PostgreSQL database for this run of the tests. Skips the tests that need it where no server answers."""
+    with database() as url:
+        yield url
+
+
+@pytest.fixture
+def postgres(postgres_database: str) -> str:
+    """The URL of an empty schema."""
+    return f"{postgres_database}?schema=t{uuid4().hex}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 
 from flux.engine.engine import Engine
 from flux.engine.scheduler import Scheduler
@@ -13,6 +14,7 @@ log = logging.getLogger("flux")
 
 FAMILY = 30.0  # seconds between two looks for parents whose child ended while nobody was there to wake them
 OLD = 3600.0  # seconds between two looks for executions that ended too long ago to be kept
+GIVE_WAY = 0.03  # seconds, at most, before a look that others are told to take as well: whoever wrote is served first
 BATCH = 100  # executions taken up at one look
 
 
@@ -53,7 +55,7 @@ class Clockwork:
                 await self._scheduler.start_due()
             except StoreError as exc:
                 log.warning("could not look for executions that are due: %s", exc)
-            await self._pause(self._engine.world.poll)
+            await self._stirred()
 
     async def _admit_for_ever(self) -> None:
         while True:
@@ -109,6 +111,20 @@ class Clockwork:
         count = await self._engine.store.prune(before=world.clock.now() - world.retention)
         if count:
             log.info("%d executions that ended more than %g days ago are deleted", count, world.retention / 86_400)
+
+    async def _stirred(self) -> None:
+        """Until it is time to look again, or somebody says that there is something to see."""
+        stirred = self._engine.stirred
+        pause = asyncio.ensure_future(self._pause(self._engine.world.poll))
+        told = asyncio.ensure_future(stirred.wait())
+        try:
+            await asyncio.wait([pause, told], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pause.cancel()
+            told.cancel()
+        if stirred.is_set():
+            stirred.clear()
+            await asyncio.sleep(random.uniform(0, GIVE_WAY))
 
     async def _pause(self, seconds: float) -> None:
         clock = self._engine.world.clock

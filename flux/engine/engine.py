@@ -67,13 +67,20 @@ class Engine:
         self.store = world.store
         self.runs = Runs(world, children=self, rested=self._settle)
         self.admission = Admission(world, self.runs, self._state)
+        self.stirred = asyncio.Event()  # somebody has left an execution for whoever is free
 
     async def __aenter__(self) -> Engine:
         await self.runs.__aenter__()
+        self.store.listen(self._heard)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.runs.__aexit__(*exc)
+
+    def _heard(self, id: str, is_free: bool) -> None:
+        self.runs.changed_elsewhere(id)
+        if is_free:
+            self.stirred.set()
 
     # -- begin ------------------------------------------------------------------------------------------------------
 

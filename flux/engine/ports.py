@@ -200,6 +200,10 @@ class Leases(Protocol):
         ...
 
 
+Heard = Callable[[str, bool], None]
+"""Told the id of an execution that another process wrote to, and whether it is there for anybody to run."""
+
+
 class Store(EventStore, Leases, Protocol):
     async def remember(self, key: str, text: str) -> None:
         """Keep a small text under a key, in place of what was there."""
@@ -213,6 +217,11 @@ class Store(EventStore, Leases, Protocol):
 
     async def last(self, id: str) -> int:
         """The number of the stream's last fact: cheap, for followers in other processes. Raises ExecutionNotFound."""
+        ...
+
+    def listen(self, heard: Heard) -> None:
+        """Call `heard` from now on, soon after the fact. Not every store can, and none promises it: a look at the database finds
+        the same."""
         ...
 
     async def aclose(self) -> None: ...

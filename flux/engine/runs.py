@@ -87,7 +87,7 @@ class Runs:
     _observers: dict[str, list[Observer]] = field(default_factory=dict[str, list[Observer]])
     _unheard: OrderedDict[str, deque[Progress]] = field(default_factory=OrderedDict[str, deque[Progress]])
     _opened: WeakSet[Closeable] = field(default_factory=WeakSet[Closeable])
-    _changes: set[asyncio.Future[None]] = field(default_factory=set[asyncio.Future[None]])
+    _changes: dict[asyncio.Future[None], str] = field(default_factory=dict[asyncio.Future[None], str])
 
     async def __aenter__(self) -> Runs:
         install_factory(asyncio.get_running_loop())
@@ -251,24 +251,29 @@ class Runs:
         Raises what stopped the run, when it was stopped before the execution came to rest."""
         active = self._active.get(id)
         if active is None:
-            await self._next_change(timeout)
+            await self._next_change(id, timeout)
             return None
         await asyncio.wait([active.task], timeout=timeout)
         if active.task.done() and active.run.stopped is not None:
             raise active.run.stopped
         return active.run.execution if active.task.done() else None
 
-    def _tell_change(self) -> None:
-        for change in self._changes:
-            if not change.done():
-                change.set_result(None)
-        self._changes.clear()
+    def changed_elsewhere(self, id: str) -> None:
+        """Another process wrote to the execution: let its run here read that, and whoever waits for it look again."""
+        self.refresh(id)
+        self._tell_change(id)
 
-    async def _next_change(self, timeout: float | None) -> None:
+    def _tell_change(self, id: str | None = None) -> None:
+        """Wake who waits for this execution, or, when something has changed here, for any: it may be a parent of it."""
+        for change, awaited in self._changes.items():
+            if id in (None, awaited) and not change.done():
+                change.set_result(None)
+
+    async def _next_change(self, id: str, timeout: float | None) -> None:
         change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._changes.add(change)
+        self._changes[change] = id
         await asyncio.wait([change], timeout=timeout)
-        self._changes.discard(change)
+        del self._changes[change]
 
     # -- progress ---------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from flux.stores.sqlite import SQLiteStore, Synchronous
 
 __all__ = ["MemoryStore", "SQLiteStore", "open_store"]
 
-_SUPPORTED = "sqlite:///folder/flux.db, sqlite:////absolute/folder/flux.db, a plain path, memory:"
+_SUPPORTED = "sqlite:///folder/flux.db, sqlite:////absolute/folder/flux.db, a plain path, postgresql://user@host/database, memory:"
+_POSTGRES = ("postgresql://", "postgres://")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")  # two letters or more: `C:\flux.db` is a path
 
 
@@ -22,12 +23,26 @@ async def open_store(url: str, *, synchronous: Synchronous = "full") -> AsyncGen
     """The store that `url` names, closed at the end of the block.
 
     `synchronous` is for SQLite: "full" loses nothing, "normal" may lose the last commits when the machine loses its power."""
-    path = _sqlite_path(url)
-    store: Store = MemoryStore() if path is None else await SQLiteStore.open(path, synchronous=synchronous)
+    store = await _opened(url, synchronous)
     try:
         yield store
     finally:
         await store.aclose()
+
+
+async def _opened(url: str, synchronous: Synchronous) -> Store:
+    if url.startswith(_POSTGRES):
+        return await _postgres(url)
+    path = _sqlite_path(url)
+    return MemoryStore() if path is None else await SQLiteStore.open(path, synchronous=synchronous)
+
+
+async def _postgres(url: str) -> Store:
+    try:
+        from flux.stores.postgres import PostgresStore  # noqa: PLC0415 - of the optional extra `postgres`
+    except ImportError as exc:
+        raise StoreError(f"PostgreSQL needs the extra: pip install 'flux-mcp-server[postgres]' ({exc}).") from exc
+    return await PostgresStore.open(url)
 
 
 def _sqlite_path(url: str) -> str | None:
@@ -43,6 +58,4 @@ def _sqlite_path(url: str) -> str | None:
         if rest.startswith("///") and len(rest) > len("///"):
             return rest[len("///") :]
         raise StoreError(f"A SQLite URL has three slashes before the path, as in sqlite:///flux.db, not {url!r}.")
-    if scheme.partition("+")[0] in ("postgres", "postgresql"):
-        raise StoreError(f"PostgreSQL is not in this version. Supported: {_SUPPORTED}.")
     raise StoreError(f"No store for {scheme + ':' if scheme else 'an empty URL'!r}. Supported: {_SUPPORTED}.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flux.domain.events import LIFECYCLE_TYPES, Event, ExecutionStarted
 from flux.domain.execution import Status
 from flux.domain.queues import Place, Queue, QueueState, Room
-from flux.engine.ports import Head, Lease, Listing, Owner
+from flux.engine.ports import Head, Heard, Lease, Listing, Owner
 from flux.errors import (
     AlreadyQueued,
     ExecutionExists,
@@ -282,6 +282,9 @@ class MemoryStore:
         listings = (stream.listing() for stream in self._all())
         found = [one for one in listings if one.owner and one.status is Status.RUNNING and one.workflow in workflows]
         return sorted(found, key=lambda one: (one.created_at, one.id))
+
+    def listen(self, heard: Heard) -> None:
+        """There are no other processes."""
 
     async def aclose(self) -> None:
         self._closed = True

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from flux.domain.events import Event, ExecutionStarted
 from flux.domain.queues import Place
 from flux.engine.ports import Head, Lease, Owner
 from flux.errors import AlreadyQueued, ExecutionExists, ExecutionNotFound, LeaseLost, StreamMoved
-from flux.stores.rows import Row, is_lifecycle
+from flux.stores.rows import Row, is_lifecycle, storable, to_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,11 @@ class Create:
     owner: Owner | None
     ttl: float
     place: Place | None = None
+
+    @property
+    def lease(self) -> Lease | None:
+        """What the owner gets."""
+        return None if self.owner is None else Lease(execution_id=self.id, owner=self.owner, epoch=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +70,39 @@ class Known:
     lifecycle: int
     head: Head | None = None
     release: bool = False
+
+
+def create_of(
+    id: str,
+    events: Sequence[Event],
+    *,
+    head: Head,
+    owner: Owner | None,
+    ttl: float,
+    key: str | None,
+    place: Place | None,
+) -> Create:
+    """The arguments of `EventStore.create` as a write. Raises StoreError for text that no database can hold."""
+    started = events[0]
+    if not isinstance(started, ExecutionStarted):
+        raise ValueError(f"a stream begins with ExecutionStarted, not {type(started).__name__}")
+    of_place = (place.queue, place.partition, place.deduplication) if place else ()
+    for text in (started.workflow, started.principal, started.parent, key, *of_place):
+        if text is not None:
+            storable(text, "an execution's workflow, principal, parent, key or queue")
+    return Create(
+        id=id,
+        rows=to_rows(events),
+        workflow=started.workflow,
+        created_at=started.at,
+        principal=started.principal,
+        parent=started.parent,
+        key=key,
+        head=head,
+        owner=owner,
+        ttl=ttl,
+        place=place,
+    )
 
 
 def marks_of(group: Sequence[Write]) -> list[Mark]:
@@ -110,7 +149,7 @@ class Plan:
         self.known[create.id] = known
         self.created.append((create, known))
         self._add_events(known, create.rows)
-        return Lease(execution_id=create.id, owner=owner, epoch=known.epoch) if owner else None
+        return create.lease
 
     def _append(self, append: Append) -> Outcome:
         known, lease = self.known.get(append.id), append.lease

@@ -134,7 +134,9 @@ def from_json_row(row: Sequence[Any]) -> Event:
 
 
 def storable(text: str, what: str) -> None:
-    """Text goes to the database as UTF-8, which has no lone surrogates. JSON writes them in ASCII, as escapes."""
+    """Text goes to the database as UTF-8, which has no lone surrogates, and without NUL. JSON writes both as escapes."""
+    if "\0" in text:
+        raise StoreError(f"The text of {what} holds a NUL character: it cannot be stored.")
     try:
         text.encode()
     except UnicodeEncodeError as exc:

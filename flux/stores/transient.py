@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from flux.domain.events import Event, ExecutionStarted
 from flux.domain.execution import Status
 from flux.domain.queues import Place, Queue, QueueState
-from flux.engine.ports import Head, Lease, Listing, Owner, Store
+from flux.engine.ports import Head, Heard, Lease, Listing, Owner, Store
 from flux.stores.memory import MemoryStore
 
 KEPT = 1000  # ended executions that are still known; of more, the oldest are forgotten
@@ -166,6 +166,9 @@ class TransientStore:
 
     async def prune(self, *, before: float) -> int:
         return await self._memory.prune(before=before) + await self._durable.prune(before=before)
+
+    def listen(self, heard: Heard) -> None:
+        self._durable.listen(heard)
 
     async def aclose(self) -> None:
         await self._durable.aclose()

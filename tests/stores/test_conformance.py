@@ -58,9 +58,10 @@ STARTED = ExecutionStarted(at=100.0, workflow="order", input=Json("null"))
 TTL = 30.0
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    url = "memory:" if request.param == "memory" else f"sqlite:///{tmp_path / 'flux.db'}"
+    urls = {"memory": "memory:", "sqlite": f"sqlite:///{tmp_path / 'flux.db'}"}
+    url = urls.get(request.param) or request.getfixturevalue("postgres")
     async with open_store(url) as store:
         yield store
 

@@ -117,7 +117,7 @@ async def test_memory_has_no_file(url: str) -> None:
     ("url", "says"),
     [
         ("redis://:secret@here/0", "Supported: sqlite:///"),
-        ("postgresql://me:secret@here/flux", "not in this version"),
+        ("mysql://me:secret@here/flux", "Supported: sqlite:///"),
         ("sqlite://flux.db", "three slashes"),
         ("sqlite:///", "three slashes"),
         ("", "empty URL"),

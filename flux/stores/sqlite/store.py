@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from flux.domain.events import Event, ExecutionStarted
+from flux.domain.events import Event
 from flux.domain.execution import Status
 from flux.domain.queues import Place, Queue, QueueState
-from flux.engine.ports import Head, Lease, Listing, Owner
+from flux.engine.ports import Head, Heard, Lease, Listing, Owner
 from flux.stores.grouping import GroupCommit
-from flux.stores.plan import Append, Create, Outcome, Post, Write
-from flux.stores.rows import storable, to_rows
+from flux.stores.plan import Append, Outcome, Post, Write, create_of
+from flux.stores.rows import to_rows
 from flux.stores.sqlite import reads, writes
 from flux.stores.sqlite.connection import Connection
 from flux.stores.sqlite.opening import Synchronous, open_reader, open_writer, store_error
@@ -65,27 +65,7 @@ class SQLiteStore:
         key: str | None = None,
         place: Place | None = None,
     ) -> Lease | None:
-        started = events[0]
-        if not isinstance(started, ExecutionStarted):
-            raise ValueError(f"a stream begins with ExecutionStarted, not {type(started).__name__}")
-        create = Create(
-            id=id,
-            rows=to_rows(events),
-            workflow=started.workflow,
-            created_at=started.at,
-            principal=started.principal,
-            parent=started.parent,
-            key=key,
-            head=head,
-            owner=owner,
-            ttl=ttl,
-            place=place,
-        )
-        of_place = (place.queue, place.partition, place.deduplication) if place else ()
-        for text in (started.workflow, started.principal, started.parent, key, *of_place):
-            if text is not None:
-                storable(text, "an execution's workflow, principal, parent, key or queue")
-        return await self._group.write(create)
+        return await self._group.write(create_of(id, events, head=head, owner=owner, ttl=ttl, key=key, place=place))
 
     async def append(
         self,
@@ -185,6 +165,9 @@ class SQLiteStore:
 
     async def owned(self, *, workflows: Collection[str]) -> list[Listing]:
         return await self._read(reads.owned, workflows)
+
+    def listen(self, heard: Heard) -> None:
+        """SQLite tells nobody of what other processes write."""
 
     async def aclose(self) -> None:
         """Commits what was handed in before, then closes the file. May be called again."""
