@@ -15,6 +15,7 @@ import mcp_types as types
 from mcp import MCPError
 from mcp.server import Server
 from mcp.server.caching import CacheableMethod, CacheHint
+from pydantic import ValidationError
 
 from flux.errors import (
     ExecutionBusy,
@@ -134,11 +135,22 @@ def assemble(
     )
     server.add_request_handler("logging/setLevel", types.SetLevelRequestParams, surface.set_level)
     methods.register(server)
+    add_middleware(server, without_faults)
     add_middleware(server, notices.remember)
     add_middleware(server, older_tasks)
     seal_states(server, secret)
     served = Served(flux, server, catalog, notices, listening, desk.logs, declared or Declared())
     return served
+
+
+async def without_faults(client: Context, call_next: CallNext) -> HandlerReply:
+    """What goes wrong inside is for the log: the SDK would tell older clients of it, word for word."""
+    try:
+        return await call_next(client)
+    except (MCPError, ValidationError):  # of the parameters: it has answers for both
+        raise
+    except Exception as exc:  # a fault of ours, or of the database
+        raise _masked(exc, client.method) from exc
 
 
 class OlderTask(Exception):
@@ -187,7 +199,7 @@ class _Surface:
         except MCPError:
             raise
         except Exception as exc:  # whatever went wrong inside is for the log, not for the client
-            raise _masked(exc, params.name) from exc
+            raise _masked(exc, f"a call of {params.name}") from exc
         if isinstance(reply, dict) and "task" in reply:
             self.tasks.watch_for(client, reply["task"]["taskId"])
             raise OlderTask(reply)
@@ -294,7 +306,7 @@ def _advised(exc: FluxError) -> str:
     return f"{exc}\n{advice}".strip()
 
 
-def _masked(exc: Exception, tool: str) -> MCPError:
+def _masked(exc: Exception, what: str) -> MCPError:
     reference = uuid.uuid4().hex[:8]
-    log.error("internal error %s in a call of %s", reference, tool, exc_info=exc)
+    log.error("internal error %s in %s", reference, what, exc_info=exc)
     return MCPError(types.INTERNAL_ERROR, f"Internal error: see the server's log, reference {reference}.")

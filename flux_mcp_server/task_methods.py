@@ -15,7 +15,7 @@ from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 
 from flux.context import ExecutionContext
 from flux.engine.body import Progress
-from flux.errors import ExecutionFinished, ExecutionNotFound, InvalidAnswer, NotPaused, PauseNotFound
+from flux.errors import ExecutionFinished, ExecutionNotFound, InvalidAnswer, NotPaused, PauseNotFound, StoreError
 from flux.service import Flux
 from flux_mcp_server import asking, results, tasks
 from flux_mcp_server._sdk import Context, connection_of, push
@@ -198,7 +198,11 @@ async def changes(flux: Flux, execution_id: str) -> AsyncGenerator[ExecutionCont
     with flux.observed(execution_id, hear, questions=True):
         while True:
             news.clear()
-            execution = await flux.get(execution_id)
+            try:
+                execution = await flux.get(execution_id)
+            except StoreError:  # it is busy: look again
+                await asyncio.sleep(LOOK)
+                continue
             mark = (execution.status, execution.updated_at, [pause.id for pause in execution.pauses])
             if mark != seen:
                 seen = mark

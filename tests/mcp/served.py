@@ -75,6 +75,18 @@ async def busy_thread() -> None:
 
 
 @task
+async def block() -> str:
+    time.sleep(2)  # noqa: ASYNC251 - this is what the test is about
+    return "at last"
+
+
+@workflow
+async def blocks() -> str:
+    """Keep everybody waiting."""
+    return await block()
+
+
+@task
 def make_noise() -> str:
     print("from print")  # noqa: T201 - this is what the test is about
     logging.getLogger("user").warning("from logging")

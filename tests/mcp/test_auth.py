@@ -25,6 +25,7 @@ from flux_mcp_server.limits import Limits
 from flux_mcp_server.tokens import SignedTokens, StaticTokens, add_token
 from tests.mcp.serving import ERAS, Era, data_of, text_of
 from tests.mcp.test_http import http_server, request
+from tests.mcp.test_tasks import Knows, Params, TaskListen, Whole, asked
 
 pytestmark = pytest.mark.anyio
 
@@ -39,9 +40,10 @@ def guarded(folder: Path, *more: str) -> Generator[tuple[str, dict[str, str]]]:
         yield url, tokens
 
 
-def client_with(url: str, token: str, era: Era = "2026-07-28") -> Client:
+def client_with(url: str, token: str, era: Era = "2026-07-28", *, tasks: bool = False) -> Client:
     http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30)
-    return Client(streamable_http_client(url, http_client=http), mode=era, cache=None)
+    extensions = [Knows()] if tasks else []
+    return Client(streamable_http_client(url, http_client=http), mode=era, cache=None, extensions=extensions)
 
 
 async def posted(url: str, *, json: Any, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -85,6 +87,25 @@ async def test_the_executions_of_others_are_not_there(era: Era, tmp_path: Path) 
             assert len((await bob.list_resources()).resources) < len((await ada.list_resources()).resources)
             assert data_of(await bob.call_tool("approve", {"input": "A1"}))["execution_id"] != id
             assert data_of(await ada.call_tool("resume_approve", answer)) == {"result": "shipped A1"}
+
+
+async def test_the_tasks_of_others_are_not_there(tmp_path: Path) -> None:
+    with guarded(tmp_path) as (url, tokens):
+        async with client_with(url, tokens["ada"]) as ada, client_with(url, tokens["bob"], tasks=True) as bob:
+            id = data_of(await ada.call_tool("approve", {"input": "A1"}))["execution_id"]
+            answers: dict[str, Any] = {"taskId": id, "inputResponses": {}}
+            for method, params in (
+                ("tasks/get", dict[str, Any](taskId=id)),
+                ("tasks/update", answers),
+                ("tasks/cancel", answers),
+            ):
+                with pytest.raises(MCPError, match=f"No task '{id}'") as refused:
+                    await asked(bob, method, **params)
+                assert refused.value.code == -32602
+            listen = TaskListen(params=Params.model_validate({"notifications": {"taskIds": [id]}}))
+            with pytest.raises(MCPError, match=f"No task '{id}'"):
+                await bob.session.send_request(listen, Whole)
+            assert data_of(await ada.call_tool("get_execution", {"execution_id": id}))["status"] == "paused"
 
 
 async def test_a_token_does_what_its_scopes_say(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tests.mcp.serving import ERAS, PATIENCE, Era, data_of, lines, stdio_paramet
 pytestmark = pytest.mark.anyio
 
 SERVED = Path(__file__).with_name("served.py")
+HELLO_HEADERS = {"Accept": "application/json, text/event-stream"}
 
 
 @contextmanager
@@ -92,7 +93,7 @@ def test_a_client_of_the_older_protocol_that_died_is_noticed(tmp_path: Path) -> 
 def session(url: str) -> Generator[httpx.Client]:
     client = {"name": "test", "version": "0"}
     hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
-    with httpx.Client(headers={"Accept": "application/json, text/event-stream"}, timeout=PATIENCE) as http:
+    with httpx.Client(headers=HELLO_HEADERS, timeout=PATIENCE) as http:
         answered = http.post(url, json=request("initialize", hello))
         http.headers["Mcp-Session-Id"] = answered.headers["Mcp-Session-Id"]
         http.post(url, json={"jsonrpc": "2.0", "method": "notifications/initialized"})

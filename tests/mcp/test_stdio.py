@@ -258,17 +258,31 @@ child.wait()
 """
 
 
-def test_a_server_whose_parent_was_killed_ends_although_its_pipes_are_open(trace: Path) -> None:
-    server = parameters(trace)
+def test_a_server_whose_parent_was_killed_parks_its_work_and_ends_although_its_pipes_are_open(trace: Path) -> None:
+    server, there = parameters(trace), trace.with_name("there")
     command = [sys.executable, "-c", PARENT, server.command, *server.args]
     with subprocess.Popen(
         command, cwd=server.cwd, env=server.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as parent:
         assert parent.stderr is not None
         child = psutil.Process(int(parent.stderr.readline()))
-        initialize(parent)
+        call_and_wait(parent, trace, {"name": "wait_for", "arguments": {"input": str(there)}})
         parent.kill()
         child.wait(10)
+    there.touch()
+    with process(trace):
+        wait_until(lambda: lines(trace)[-1] == "ship it")
+    assert lines(trace) == ["waiting", "waiting", "seen", "ship it"]
+
+
+def test_what_blocks_the_loop_of_a_server_is_named(trace: Path) -> None:
+    with process(trace) as running:
+        initialize(running)
+        send(running, "tools/call", {"name": "blocks", "arguments": {}}, id=1)
+        assert answer(running, 1)["structuredContent"] == {"result": "at last"}
+        _, err = running.communicate(timeout=PATIENCE)
+    assert "s by task 'block' of execution " in err.decode()
+    assert "time.sleep(2)" in err.decode()
 
 
 def test_calls_beyond_the_bound_are_refused_at_once_and_the_others_go_on(trace: Path, tmp_path: Path) -> None:

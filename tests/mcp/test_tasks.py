@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from flux import ExecutionContext, Flux, Workflow, pause, task, workflow
+from flux.domain.events import Event
+from flux.errors import StoreError
 from flux.settings import Settings
 from flux.stores.memory import MemoryStore
 from flux.tasks import parallel
@@ -298,6 +300,37 @@ async def test_a_listener_is_told_of_every_state() -> None:
 class TaskListen(Request[RequestParams, str]):
     method: str = "subscriptions/listen"
     params: Any = None
+
+
+class Breaks(MemoryStore):
+    """Reads nothing any more once it is broken."""
+
+    is_broken = False
+
+    async def lifecycle(self, id: str) -> list[Event]:
+        if self.is_broken:
+            raise StoreError("the path of a secret file")
+        return await super().lifecycle(id)
+
+
+@pytest.mark.parametrize("era", ["legacy", "2026-07-28"])
+async def test_a_fault_of_the_engine_is_masked_for_those_who_ask_about_a_task(
+    era: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Breaks()
+    async with (
+        Flux(store=store, workflows=EVERY, recover=False) as flux,
+        serving(*EVERY, flux=flux) as server,
+        Client(server, mode=era, extensions=[Knows()], cache=None) as client,
+    ):
+        paused = await flux.run(asks, "a")
+        store.is_broken = True
+        with pytest.raises(MCPError) as caught:
+            await asked(client, "tasks/get", taskId=paused.execution_id)
+        store.is_broken = False
+    assert caught.value.code == -32603
+    assert "secret" not in str(caught.value)
+    assert str(caught.value).rpartition(" ")[2].rstrip(".") in caplog.text
 
 
 async def test_a_client_that_knows_no_tasks_gets_none() -> None:
