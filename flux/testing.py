@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from flux.context import ExecutionContext
 from flux.decorators import Workflow
 from flux.domain.events import Event
 from flux.domain.execution import fold
-from flux.engine.ports import Head, Lease
+from flux.engine.ports import Head, Lease, Store
 from flux.errors import StoreError
 from flux.service import Flux
 from flux.stores.memory import MemoryStore
@@ -83,6 +84,15 @@ async def settle(turns: int = 50) -> None:
         await asyncio.sleep(0)
 
 
+Stores = Callable[[], AbstractAsyncContextManager[Store]]
+"""Opens an empty database, a new one each time. A clock that stands still is for one in memory: a disk takes real time."""
+
+
+@asynccontextmanager
+async def in_memory() -> AsyncGenerator[Store]:
+    yield MemoryStore()
+
+
 async def store_holding(execution_id: str, history: Sequence[Event]) -> MemoryStore:
     """A database in which the execution stands as its first facts have it, and whose process is gone."""
     store = MemoryStore()
@@ -90,7 +100,7 @@ async def store_holding(execution_id: str, history: Sequence[Event]) -> MemorySt
     return store
 
 
-async def fill(store: MemoryStore, execution_id: str, history: Sequence[Event]) -> None:
+async def fill(store: Store, execution_id: str, history: Sequence[Event]) -> None:
     state = fold(execution_id, history)
     if state is None:
         raise ValueError("a history begins with ExecutionStarted")
@@ -151,16 +161,20 @@ async def _let_it_run(flux: Flux, execution_id: str, clock: FakeClock | None) ->
 
 
 async def crash_at_every_fact(
-    workflow: Workflow[Any, Any], input: Any = None, *, answers: Mapping[str, Any] | None = None
+    workflow: Workflow[Any, Any],
+    input: Any = None,
+    *,
+    answers: Mapping[str, Any] | None = None,
+    stores: Stores = in_memory,
 ) -> ExecutionContext[Any]:
     """Run a workflow, then again from each point at which its process could have died; all must end the same.
 
-    `answers` are for its pauses, by name. Returns the uncrashed execution with its events. Raises AssertionError, which
-    names the fact after which the "crash" made a difference. Sleeps pass at once."""
-    whole = await _uncrashed(workflow, input, answers)
+    `answers` are for its pauses, by name; `stores` opens a database for each life. Returns the uncrashed execution with its
+    events. Raises AssertionError, which names the fact after which the "crash" made a difference. Sleeps pass at once."""
+    whole = await _uncrashed(workflow, input, answers, stores)
     history = [event.fact for event in whole.events]
     for length in range(1, len(history)):
-        again = await replayed_from(workflow, whole.execution_id, history[:length], answers=answers)
+        again = await replayed_from(workflow, whole.execution_id, history[:length], answers=answers, stores=stores)
         if again.status is not whole.status or repr(again.output) != repr(whole.output):
             raise AssertionError(
                 f"after a crash behind fact {length} ({history[length - 1]}) the workflow ends as {again.status} with "
@@ -208,20 +222,21 @@ async def replayed_from(
     history: Sequence[Event],
     *,
     answers: Mapping[str, Any] | None = None,
+    stores: Stores = in_memory,
 ) -> ExecutionContext[Any]:
     """Go on from a history, as a new process would, and return the finished execution with its events."""
-    clock = FakeClock(history[-1].at)
-    store = await store_holding(execution_id, history)
-    async with Flux(workflows=[workflow], store=store, clock=clock, recover=False) as flux:
+    clock = FakeClock(history[-1].at) if stores is in_memory else None
+    async with stores() as store, Flux(workflows=[workflow], store=store, clock=clock, recover=False) as flux:
+        await fill(store, execution_id, history)
         await to_the_end(flux, execution_id, answers, clock=clock)
         return await flux.get(execution_id, events=True)
 
 
 async def _uncrashed(
-    workflow: Workflow[Any, Any], input: Any, answers: Mapping[str, Any] | None
+    workflow: Workflow[Any, Any], input: Any, answers: Mapping[str, Any] | None, stores: Stores
 ) -> ExecutionContext[Any]:
-    clock = FakeClock()
-    async with Flux(workflows=[workflow], store=MemoryStore(), clock=clock, recover=False) as flux:
+    clock = FakeClock() if stores is in_memory else None
+    async with stores() as store, Flux(workflows=[workflow], store=store, clock=clock, recover=False) as flux:
         execution = await flux.start(workflow, input)
         await to_the_end(flux, execution.execution_id, answers, clock=clock)
         return await flux.get(execution.execution_id, events=True)

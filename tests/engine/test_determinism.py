@@ -16,7 +16,7 @@ from flux.domain.events import CallReturned, Event
 from flux.engine import scope
 from flux.stores.memory import MemoryStore
 from flux.tasks import parallel
-from flux.testing import replayed_from
+from flux.testing import Stores, in_memory, replayed_from
 
 Program = Any  # ("call", name) | ("rest",) | ("seq", [...]) | ("parallel" | "gather" | "group" | "nested", [...])
 
@@ -104,12 +104,12 @@ async def whole_run(program: Program) -> tuple[str, list[Event], str]:
         return done.execution_id, await flux.history(done.execution_id), repr(done.output)
 
 
-async def crashed_run(program: Program, cut: float, seed: int) -> None:
+async def crashed_run(program: Program, cut: float, seed: int, stores: Stores = in_memory) -> None:
     """The values recorded before the crash come back exactly where they were, and nothing recorded happens again."""
     id, events, _ = await whole_run(program)
     length = 1 + int(cut * (len(events) - 2))
     world = World(seed)
-    again = await replayed_from(build(program, world), id, events[:length])
+    again = await replayed_from(build(program, world), id, events[:length], stores=stores)
     assert again.has_succeeded, again.output
     before = {event.call: event.value for event in events[:length] if isinstance(event, CallReturned)}
     recorded = [event.fact for event in again.events]
@@ -118,7 +118,7 @@ async def crashed_run(program: Program, cut: float, seed: int) -> None:
     calls = {event.call for event in events if isinstance(event, CallReturned)}
     assert set(after) == calls
     # replay the finished history once more, in yet another rhythm: the output must be the recorded one
-    finished = await replayed_from(build(program, World(seed + 1)), id, recorded[:-1])
+    finished = await replayed_from(build(program, World(seed + 1)), id, recorded[:-1], stores=stores)
     assert repr(finished.output) == repr(again.output)
 
 
