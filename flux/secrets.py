@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from flux.engine.ports import SecretStore
+from flux.engine.ports import SecretKeeper, SecretStore
 from flux.errors import FluxError, KeyUnusable
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class KeyringSecrets:
 
 
 class FirstOf:
-    """Asks several stores in turn."""
+    """Asks several stores in turn. What is set goes to the first that keeps anything."""
 
     def __init__(self, *stores: SecretStore) -> None:
         self._stores = stores
@@ -195,3 +195,9 @@ class FirstOf:
             if found is not None:
                 return found
         return None
+
+    def set(self, name: str, value: str) -> None:
+        keeper = next((store for store in self._stores if isinstance(store, SecretKeeper)), None)
+        if keeper is None:
+            raise FluxError("None of these stores of secrets can be given one.")
+        keeper.set(name, value)

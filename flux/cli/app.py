@@ -28,8 +28,10 @@ app = typer.Typer(
 )
 schedule = typer.Typer(help="See, pause and resume the schedules of workflows.")
 secrets = typer.Typer(help="Keep the secrets that tasks ask for, encrypted beside the database.")
+servers = typer.Typer(help="Sign in at the MCP servers that workflows call, and look at their tools.")
 app.add_typer(schedule, name="schedule", rich_help_panel="Workflows")
 app.add_typer(secrets, name="secrets", rich_help_panel="Housekeeping")
+app.add_typer(servers, name="mcp", rich_help_panel="Housekeeping")
 
 RUNNING, LOOKING, WORKFLOWS, KEEPING = "Run and steer", "Look", "Workflows", "Housekeeping"
 
@@ -285,6 +287,65 @@ def secrets_remove(name: SecretName, database: Database = None) -> None:
     from flux.cli import secrets  # noqa: PLC0415 - start-up time
 
     secrets.remove_secret(name, database=database)
+
+
+Url = Annotated[str, typer.Argument(metavar="URL", help="The server's address, as `mcp()` is given it.")]
+
+
+@servers.command("login")
+def servers_login(
+    url: Url,
+    browser: Annotated[bool, typer.Option(help="Open a browser. Without it the address is only shown.")] = True,
+    scope: Annotated[
+        str | None, typer.Option(metavar="SCOPE", help="Wanted besides what the server asks for; several with spaces.")
+    ] = None,
+    client_id: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID", help="Where Flux cannot register: your app's id, or the https address of its document."
+        ),
+    ] = None,
+    client_secret: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The kept secret (`flux secrets set`) of that app, if it has one."),
+    ] = None,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="Of this machine, for the answer: where the app has registered one.")
+    ] = 0,
+    database: Database = None,
+) -> None:
+    """Sign in at an MCP server by OAuth. Workflows that call it are then signed in as well; the login is kept as a secret."""
+    from flux.cli import servers  # noqa: PLC0415 - start-up time
+
+    servers.login(
+        url,
+        browser=browser,
+        scope=scope,
+        client_id=client_id,
+        client_secret=client_secret,
+        port=port,
+        database=database,
+    )
+
+
+@servers.command("logout")
+def servers_logout(url: Url, database: Database = None) -> None:
+    """Forget a login, and tell the server that it is over."""
+    from flux.cli import servers  # noqa: PLC0415 - start-up time
+
+    servers.logout(url, database=database)
+
+
+@servers.command("tools")
+def servers_tools(
+    server: Annotated[str, typer.Argument(metavar="SERVER", help="An address or a command, as `mcp()` is given it.")],
+    json: Json = False,
+    database: Database = None,
+) -> None:
+    """List the tools of an MCP server."""
+    from flux.cli import servers  # noqa: PLC0415 - start-up time
+
+    servers.list_tools(server, as_json=json, database=database)
 
 
 @app.command(rich_help_panel=KEEPING)

@@ -12,7 +12,7 @@ from flux.settings import Settings
 
 
 def set_secret(name: str, *, database: str | None) -> None:
-    store = _store(database)
+    store = store_of(database)
     if not name.replace("_", "").isalnum():
         raise Refused(f"{name!r} is no name for a secret: use letters, digits and underscores.")
     value = _value(name)
@@ -23,7 +23,7 @@ def set_secret(name: str, *, database: str | None) -> None:
 
 
 def list_secrets(*, as_json: bool, database: str | None) -> None:
-    names = _store(database).names()
+    names = store_of(database).names()
     if as_json:
         screen.print_json(names)
     elif names:
@@ -33,7 +33,7 @@ def list_secrets(*, as_json: bool, database: str | None) -> None:
 
 
 def remove_secret(name: str, *, database: str | None) -> None:
-    if not _store(database).remove(name):
+    if not store_of(database).remove(name):
         raise Refused(f"There is no secret {name!r}. `flux secrets list` shows the names.")
     screen.say(f"{name} is forgotten.")
 
@@ -44,7 +44,8 @@ def _value(name: str) -> str:
     return screen.err().input(f"Value of {screen.printable(name)} (not shown): ", password=True)
 
 
-def _store(database: str | None) -> EncryptedFileSecrets:
+def store_of(database: str | None) -> EncryptedFileSecrets:
+    """Raises Refused for a database without a file."""
     store = Beside.of(Settings.load(database=database).database).stored_secrets()
     if store is None:
         raise Refused("Secrets are kept beside a database file, and this database is none. Name one by --database.")

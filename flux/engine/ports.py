@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from flux.domain.calls import CallId, Failure, Json
 from flux.domain.events import Event
@@ -266,6 +266,13 @@ class SecretStore(Protocol):
     async def get(self, name: str) -> str | None:
         """The secret, None when this store has none of that name."""
         ...
+
+
+@runtime_checkable
+class SecretKeeper(SecretStore, Protocol):
+    """One that can also be given secrets."""
+
+    def set(self, name: str, value: str) -> None: ...
 
 
 class ConfigSource(Protocol):

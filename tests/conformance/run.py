@@ -1,4 +1,5 @@
-"""What `make conformance` does: the official suites, and official clients that know tasks, against our server.
+"""What `make conformance` does: the official suites, and official clients that know tasks, against our server; the official
+scenarios of clients, against `mcp()`.
 
 `python tests/conformance/run.py FOLDER` where FOLDER has `old/` and `new/`, each with the packages of one version, and node.
 """
@@ -25,6 +26,8 @@ SUITES: tuple[tuple[str, Sequence[str]], ...] = (
     *(("new", ["--scenario", f"tasks-{name}"]) for name in TASKS),
 )
 CLIENTS = ("older_tasks.mjs", "tasks.mjs")
+REVISIONS = ("2025-11-25", "2026-07-28")
+OUR_CLIENT = ROOT / "tests/tasks/mcp/conformance_client.py"
 STARTS_WITHIN = 30.0  # seconds
 RUNS_WITHIN = 300.0
 
@@ -40,7 +43,8 @@ def main(folder: Path) -> int:
     finally:
         serving.terminate()
         serving.wait()
-    every = len(SUITES) + len(CLIENTS)
+    failed += [f"client {revision}" for revision in REVISIONS if not _is_driven(folder, revision)]
+    every = len(SUITES) + len(CLIENTS) + len(REVISIONS)
     _say(f"{every - len(failed)} of {every} runs passed" + "".join(f"\n  not: {each}" for each in failed))
     return 1 if failed else 0
 
@@ -57,10 +61,14 @@ def _wait_for(port: int) -> None:
     raise SystemExit("The server does not start.")
 
 
-def _passes(folder: Path, name: str, options: Sequence[str], port: int) -> bool:
+def _suite(folder: Path, name: str) -> list[str | Path]:
     modules = folder.resolve() / name / "node_modules"
-    suite = modules / "@modelcontextprotocol/conformance/dist/index.js"
-    command = [folder.resolve() / "new/node_modules/.bin/node", suite, "server"]
+    node = folder.resolve() / "new/node_modules/.bin/node"
+    return [node, modules / "@modelcontextprotocol/conformance/dist/index.js"]
+
+
+def _passes(folder: Path, name: str, options: Sequence[str], port: int) -> bool:
+    command = [*_suite(folder, name), "server"]
     url = f"http://127.0.0.1:{port}/mcp"
     ran = subprocess.run(
         [*command, "--url", url, *options], cwd=folder, capture_output=True, text=True, timeout=RUNS_WITHIN, check=False
@@ -80,6 +88,25 @@ def _drives(folder: Path, script: str, port: int) -> bool:
         [node, path, url], cwd=folder / "new", capture_output=True, text=True, timeout=RUNS_WITHIN, check=False
     )
     _say(f"{script}: {(ran.stdout + ran.stderr).strip()}")
+    return ran.returncode == 0
+
+
+def _is_driven(folder: Path, revision: str) -> bool:
+    """Whether `mcp()` does what a revision of the protocol requires of clients. They all run at once: they get their time."""
+    command = [*_suite(folder, "new"), "client", "--command", f"{sys.executable} {OUR_CLIENT}", "--timeout", "120000"]
+    ran = subprocess.run(
+        [*command, "--requirements", revision],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=RUNS_WITHIN,
+        check=False,
+    )
+    summary = ran.stdout.partition("=== SUITE SUMMARY ===")[2].strip()
+    told = [line for line in summary.splitlines() if line.startswith("Total:")]
+    _say(f"client {revision}: {' '.join(told) or 'no result'}")
+    if ran.returncode:
+        _say(summary or ran.stdout[-5000:] + ran.stderr[-5000:])
     return ran.returncode == 0
 
 

@@ -13,10 +13,10 @@ from mcp.client.auth.extensions.client_credentials import (
     PrivateKeyJWTOAuthProvider,
     SignedJWTParameters,
 )
-from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 
 from flux.engine.ports import SecretStore
 from flux.errors import DefinitionError, SecretNotFound
+from flux.tasks.mcp.memory import Memory
 
 Provider = Callable[[], str | Awaitable[str]]
 
@@ -37,7 +37,7 @@ class Auth(Protocol):
 # -- bearer ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bearer:
     token: str | None = field(repr=False)
     secret: str | None
@@ -58,7 +58,7 @@ class Bearer:
 
     def http(self, address: str) -> httpx2.Auth:
         assert self.token is not None, "only what is resolved is used"
-        return _BearerHeader(self.token, self.provider)
+        return _BearerHeader(self)
 
     @property
     def known_secrets(self) -> dict[str, str]:
@@ -68,17 +68,16 @@ class Bearer:
 class _BearerHeader(httpx2.Auth):
     """Asks the provider once more when the token is refused: it may have run out."""
 
-    def __init__(self, token: str, provider: Provider | None) -> None:
-        self._token = token
-        self._provider = provider
+    def __init__(self, bearer: Bearer) -> None:
+        self._bearer = bearer
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
-        request.headers["Authorization"] = f"Bearer {self._token}"
+        request.headers["Authorization"] = f"Bearer {self._bearer.token}"
         response = yield request
-        if response.status_code == 401 and self._provider is not None:
-            given = self._provider()
-            self._token = await given if inspect.isawaitable(given) else given
-            request.headers["Authorization"] = f"Bearer {self._token}"
+        if response.status_code == 401 and self._bearer.provider is not None:
+            given = self._bearer.provider()
+            self._bearer.token = await given if inspect.isawaitable(given) else given
+            request.headers["Authorization"] = f"Bearer {self._bearer.token}"
             yield request
 
 
@@ -93,26 +92,6 @@ def bearer(token: str | None = None, *, secret: str | None = None, provider: Pro
 # -- OAuth -------------------------------------------------------------------------------------------------------------
 
 
-class _Memory:
-    """Tokens as long as the process lives: client credentials give new ones at any time."""
-
-    def __init__(self) -> None:
-        self._tokens: OAuthToken | None = None
-        self._client: OAuthClientInformationFull | None = None
-
-    async def get_tokens(self) -> OAuthToken | None:
-        return self._tokens
-
-    async def set_tokens(self, tokens: OAuthToken) -> None:
-        self._tokens = tokens
-
-    async def get_client_info(self) -> OAuthClientInformationFull | None:
-        return self._client
-
-    async def set_client_info(self, client_info: OAuthClientInformationFull) -> None:
-        self._client = client_info
-
-
 @dataclass(frozen=True, slots=True)
 class OAuth:
     client_id: str
@@ -123,7 +102,7 @@ class OAuth:
     issuer: str | None
     algorithm: str
     method: Literal["client_secret_basic", "client_secret_post"]
-    memory: _Memory = field(default_factory=_Memory, repr=False, compare=False)
+    memory: Memory = field(default_factory=Memory, repr=False, compare=False)
 
     async def resolved(self, secrets: SecretStore, server: str) -> OAuth:
         if self.secret is None:
@@ -161,7 +140,8 @@ class OAuth:
 
     @property
     def known_secrets(self) -> dict[str, str]:
-        known = {"client secret": self.client_secret, "private key": self.private_key}
+        token = None if self.memory.tokens is None else self.memory.tokens.access_token
+        known = {"client secret": self.client_secret, "private key": self.private_key, "access token": token}
         return {name: value for name, value in known.items() if value is not None}
 
 

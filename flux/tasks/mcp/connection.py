@@ -22,7 +22,9 @@ from mcp.client import advertise
 from mcp.client.session import ClientRequestContext, ClientSession
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from flux.engine.masking import without
 from flux.engine.ports import SecretStore
+from flux.engine.run import Run
 from flux.errors import UnusableResult
 from flux.tasks.mcp.auth import Auth
 from flux.tasks.mcp.exchange import Exchange, Pushed, Send, T, Tell
@@ -56,10 +58,10 @@ class Connection:
 
     session: ClientSession
 
-    def __init__(self, terms: Terms, secrets: SecretStore | None) -> None:
+    def __init__(self, terms: Terms, secrets: SecretStore) -> None:
         self.terms = terms
         self.tools: dict[str, types.Tool] | None = None
-        self.known_secrets: dict[str, str] = {}
+        self._auth: Auth | None = None
         loop = asyncio.get_running_loop()
         self.lost: asyncio.Future[str] = loop.create_future()
         self._secrets = secrets
@@ -106,12 +108,9 @@ class Connection:
             case Command():
                 server = terms.target.transport(Streams(heard=self._heard, broken=self._break_and_close))
             case Url():
-                auth = None
-                if terms.auth is not None:
-                    assert self._secrets is not None, "whoever opens a connection has secrets to offer"
-                    auth = await terms.auth.resolved(self._secrets, terms.server)
-                    self.known_secrets = auth.known_secrets
-                endpoint = terms.target.endpoint(auth, connect_timeout=terms.connect_timeout, most=terms.most)
+                wanted = terms.auth or terms.target.login
+                self._auth = None if wanted is None else await wanted.resolved(self._secrets, terms.server)
+                endpoint = terms.target.endpoint(self._auth, connect_timeout=terms.connect_timeout, most=terms.most)
                 await stack.enter_async_context(endpoint)
                 server = terms.target.transport(endpoint, terms.most)
         return Client(
@@ -149,6 +148,11 @@ class Connection:
         """Servers of the older protocols may leave the first message unanswered: the SDK gives it 10 s, then speaks theirs."""
         probing = 10.0 if isinstance(self.terms.target, Command) and self.terms.protocol == "auto" else 0.0
         return self.terms.connect_timeout + probing
+
+    def hide_secrets(self, run: Run) -> None:
+        """From now on nothing that the run writes down has our credentials in it, those of now."""
+        if self._auth is not None and self._auth.known_secrets:
+            run.codec = without(self._auth.known_secrets, run.codec)
 
     @property
     def is_usable(self) -> bool:

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import httpx2
+from mcp.client.auth.utils import extract_scope_from_www_auth
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR
 
 from flux.tasks.mcp.auth import Auth
+from flux.tasks.mcp.login import StoredLogin
 
 HTTP = "flux/http"
-"""The key in an error's data: `{"sent": bool, "status": int, "retry_after": str}`, each where it is known."""
+"""The key in an error's data: `{"sent": bool, "status": int, "retry_after": str, "way_out": str}`, each where it is known."""
 
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.UnsupportedProtocol)
 
@@ -27,6 +29,7 @@ class Endpoint(httpx2.AsyncClient):
         self, address: str, headers: Mapping[str, str], auth: Auth | None, *, connect_timeout: float, most: int
     ) -> None:
         self._most = most
+        self._sign_in_at = address.partition("?")[0] if isinstance(auth, StoredLogin) else None
         super().__init__(
             headers=dict(headers),
             auth=None if auth is None else auth.http(address),
@@ -59,7 +62,7 @@ class Endpoint(httpx2.AsyncClient):
         if response.status_code < 400:
             headers = {key: value for key, value in response.headers.items() if key not in _OF_THE_BODY}
             return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
-        return _refusal(request, response, body)
+        return _refusal(request, response, body, self._sign_in_at)
 
     async def _body(self, response: httpx2.Response) -> bytes | None:
         parts: list[bytes] = []
@@ -76,10 +79,16 @@ class Endpoint(httpx2.AsyncClient):
 _OF_THE_BODY = {"content-length", "content-encoding", "transfer-encoding"}
 
 
-def _refusal(request: httpx2.Request, response: httpx2.Response, body: bytes) -> httpx2.Response:
+def _refusal(
+    request: httpx2.Request, response: httpx2.Response, body: bytes, sign_in_at: str | None
+) -> httpx2.Response:
     """The server's own error, if it gives one, with the status in its data."""
     status = response.status_code
     told: dict[str, Any] = {"status": status}
+    if sign_in_at is not None and status in (401, 403):
+        scope = extract_scope_from_www_auth(response)
+        wanted = f" --scope '{scope}'" if scope else ""
+        told["way_out"] = f"`flux mcp login {sign_in_at}{wanted}` signs in"
     if "retry-after" in response.headers:
         told["retry_after"] = response.headers["retry-after"]
     error = _error_in(body)

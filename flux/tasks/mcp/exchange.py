@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from mcp.client.session import ClientSession
 
+from flux.engine.run import Run
 from flux.tasks.mcp.faults import Lost, Slow
 from flux.tracing import detached
 
@@ -30,6 +31,7 @@ class Line(Protocol):
     async def probe(self) -> None: ...
     def ended(self, exchange: Exchange[Any]) -> None: ...
     def release(self) -> None: ...
+    def hide_secrets(self, run: Run) -> None: ...
 
 
 @dataclass(slots=True)

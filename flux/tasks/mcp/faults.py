@@ -44,7 +44,9 @@ def sorted_out(exc: Exception, server: str) -> Exception:
     if any(phrase in exc.message.lower() for phrase in _SESSION_IS_GONE):
         return NotSent(exc.message, stale=True)
     if status in (401, 403):
-        return NotAuthorized(server, f"HTTP status {status}: it wants other credentials ({exc.message})", exc.code)
+        way_out = f"; {told['way_out']}" if "way_out" in told else ""
+        said = f"HTTP status {status}: it wants other credentials ({exc.message}){way_out}"
+        return NotAuthorized(server, said, exc.code)
     if status in (429, 503):
         return ServerUnreachable(server, _busy(status, told.get("retry_after")))
     if exc.code in (types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT) or status in (500, 502, 504):

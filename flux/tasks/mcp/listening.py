@@ -44,6 +44,8 @@ async def reply_to(errand: Errand, exchange: Exchange[Wire]) -> Wire:
         if isinstance(meant, NotSent) and meant.stale:
             exchange.connection.release()
         raise meant from exc
+    finally:
+        exchange.connection.hide_secrets(errand.run)  # they may have been renewed
     return step
 
 

@@ -11,7 +11,8 @@ from contextlib import asynccontextmanager, nullcontext
 from typing import cast
 from weakref import WeakKeyDictionary
 
-from flux.engine.masking import without
+from mcp import MCPError
+
 from flux.engine.run import Run
 from flux.errors import FluxError, NotAuthorized, ServerUnreachable
 from flux.tasks.mcp.connection import Connection, Terms
@@ -45,11 +46,11 @@ class Pool:
                 await self._ready(connection)
                 if alone and self._is_old and not connection.is_for(run.id):
                     continue  # somebody was here first, and one can tell only now that it matters
-                if connection.known_secrets:
-                    run.codec = without(connection.known_secrets, run.codec)
+                connection.hide_secrets(run)
                 try:
                     yield connection
                 finally:
+                    connection.hide_secrets(run)  # they may have been renewed
                     if self._per_call:
                         connection.release()
                 return
@@ -81,17 +82,23 @@ class Pool:
             await connection.ready()
         except Exception as exc:  # the SDK's errors are told apart below
             connection.release()
-            raise self._not_open(exc) from exc
+            raise not_open(exc, self._terms.server) from exc
         self._is_old = not connection.is_modern
 
-    def _not_open(self, exc: Exception) -> Exception:
-        cause = cast(Exception, innermost(exc))
-        if isinstance(cause, FluxError):
-            return cause
-        meant = sorted_out(cause, self._terms.server)
+
+def not_open(exc: Exception, server: str) -> Exception:
+    """What it means for whoever wanted to connect. The SDK tries the protocols one after the other: a server that wants to know
+    who we are has said so to the first, and may have said something else to the last."""
+    cause = cast(Exception, innermost(exc))
+    if isinstance(cause, FluxError):
+        return cause
+    each: BaseException | None = cause
+    while each is not None:
+        meant = sorted_out(each, server) if isinstance(each, MCPError) else None
         if isinstance(meant, NotAuthorized):
             return meant
-        return ServerUnreachable(self._terms.server, f"it cannot be reached: {_said(cause)}")
+        each = each.__cause__ or each.__context__
+    return ServerUnreachable(server, f"it cannot be reached: {_said(cause)}")
 
 
 def _said(exc: BaseException) -> str:

@@ -25,6 +25,7 @@ from flux.errors import DefinitionError
 from flux.tasks.mcp import tether
 from flux.tasks.mcp.auth import Auth
 from flux.tasks.mcp.endpoint import Endpoint
+from flux.tasks.mcp.login import StoredLogin
 from flux.tasks.mcp.streams import Streams, watched
 
 InMemory = Server[Any] | MCPServer
@@ -54,6 +55,11 @@ class Url:
     @property
     def identity(self) -> str:
         return self.address
+
+    @property
+    def login(self) -> Auth | None:
+        """Whoever has signed in here, unless it is said already who we are."""
+        return None if "authorization" in map(str.lower, self.headers) else StoredLogin(self.address)
 
     def endpoint(self, auth: Auth | None, *, connect_timeout: float, most: int) -> Endpoint:
         return Endpoint(self.address, self.headers, auth, connect_timeout=connect_timeout, most=most)
