@@ -71,12 +71,18 @@ def _provider(
             redirect_uris=[AnyUrl(here)],
             token_endpoint_auth_method="none" if wish.client_secret is None else "client_secret_basic",
         )
-    elif known is not None and here not in map(str, known.redirect_uris or []):
-        known = None  # registered with a port that is taken now
+    elif known is not None and not _fits(known, here, wish.scope):
+        known = None  # one registers anew
     try:
         return OAuthClientProvider(address, metadata, Memory(known), show, landing.answer, document)
     except ValueError as exc:
         raise DefinitionError(str(exc)) from exc
+
+
+def _fits(known: OAuthClientInformationFull, here: str, scope: str | None) -> bool:
+    """Whether an earlier registration is for this: its port may be taken now, and its scopes may be too few."""
+    wanted = set((scope or "").split())
+    return here in map(str, known.redirect_uris or []) and (known.scope is None or wanted <= set(known.scope.split()))
 
 
 class _Metadata(OAuthClientMetadata):
