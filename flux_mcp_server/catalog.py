@@ -56,6 +56,7 @@ class Served:
     workflow: AnyWorkflow
     tool: str
     questions: Sequence[Question]
+    output: Output
 
     @property
     def title(self) -> str:
@@ -155,7 +156,7 @@ class Catalog:
         served = self.served.get(ended.workflow_name)
         if served is None:
             return results.view(ended, self.guide, result=True)
-        return results.of_workflow(ended, Output(served.workflow), self.guide)
+        return results.of_workflow(ended, served.output, self.guide)
 
     def described(self, name: str) -> dict[str, Any]:
         """A workflow as a document."""
@@ -189,24 +190,22 @@ class Catalog:
     def _workflow_offer(self, served: Served) -> Offer:
         workflow, arguments = served.workflow, _arguments(served.workflow)
         asks = f"It may stop to ask the user; {served.resume_tool} answers." if served.questions else ""
-        output = Output(workflow)
         tool = types.Tool(
             name=served.tool,
             title=served.title,
             description=_description(workflow.description or f"Run the workflow {workflow.name}.", asks),
             input_schema=arguments.schema,
-            output_schema=output.schema,
+            output_schema=served.output.schema,
             annotations=_nature(workflow),
             icons=_icons(workflow),
             execution=types.ToolExecution(task_support=_TASK_SUPPORT[served.task]),
         )
-        handler = partial(_run, served, arguments, output, self.guide)
+        handler = partial(_run, served, arguments, self.guide)
         return Offer(tool, handler, f"the workflow {workflow.name!r} ({workflow.source})", "run")
 
     def _resume_offer(self, served: Served) -> Offer:
         workflow = served.workflow
         arguments = _resume_arguments(served.questions)
-        output = Output(workflow)
         tool = types.Tool(
             name=served.resume_tool,
             title=f"Answer {served.title}",
@@ -215,12 +214,12 @@ class Catalog:
                 "Never make the answer up. Returns what the workflow returns, or what to do next."
             ),
             input_schema=arguments.schema,
-            output_schema=output.schema,
+            output_schema=served.output.schema,
             annotations=types.ToolAnnotations(
                 read_only_hint=False, destructive_hint=True, idempotent_hint=False, open_world_hint=True
             ),
         )
-        handler = partial(_resume, workflow, arguments, output, self.guide)
+        handler = partial(_resume, served, arguments, self.guide)
         return Offer(tool, handler, f"the answers to the workflow {workflow.name!r} ({workflow.source})", "run")
 
 
@@ -240,7 +239,6 @@ class _Offers:
 async def _run(
     served: Served,
     arguments: InputSchema | Verbatim,
-    output: Output,
     guide: Guide,
     call: Call,
 ) -> Reply:
@@ -249,17 +247,17 @@ async def _run(
     input = workflow.input.validate(arguments.unwrap(call.arguments, what), what, at=arguments.path)
     execution_id = await calls.execution_for(call, workflow, input)
     return await calls.converse(
-        call, execution_id, ending=lambda ended: results.of_workflow(ended, output, guide), guide=guide
+        call, execution_id, ending=lambda ended: results.of_workflow(ended, served.output, guide), guide=guide
     )
 
 
-async def _resume(workflow: AnyWorkflow, arguments: InputSchema, output: Output, guide: Guide, call: Call) -> Reply:
+async def _resume(served: Served, arguments: InputSchema, guide: Guide, call: Call) -> Reply:
     what = f"This call of {call.tool}"
     asked = _RESUME.validate(arguments.unwrap(call.arguments, what), what)
     answer = asked.answer if "answer" in call.arguments else UNSET
-    execution_id = await calls.resume(call, workflow=workflow.name, answer=answer, pause=asked.pause)
+    execution_id = await calls.resume(call, workflow=served.workflow.name, answer=answer, pause=asked.pause)
     return await calls.converse(
-        call, execution_id, ending=lambda ended: results.of_workflow(ended, output, guide), guide=guide
+        call, execution_id, ending=lambda ended: results.of_workflow(ended, served.output, guide), guide=guide
     )
 
 
@@ -344,7 +342,7 @@ def tool_name(name: str) -> str:
 
 
 def _served(workflow: AnyWorkflow) -> Served:
-    return Served(workflow, tool_name(workflow.name), questions_of(workflow))
+    return Served(workflow, tool_name(workflow.name), questions_of(workflow), Output(workflow))
 
 
 def _row(served: Served) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any, cast
 
@@ -34,7 +34,7 @@ from flux.errors import (
 from flux.service import Flux
 from flux_mcp_server import prompts, results, tasks
 from flux_mcp_server._sdk import CallNext, Context, DualServer, HandlerReply, add_middleware, seal_states
-from flux_mcp_server.auth import Caller
+from flux_mcp_server.auth import SCOPES, Caller
 from flux_mcp_server.calls import Call, Desk
 from flux_mcp_server.catalog import Catalog
 from flux_mcp_server.declared import Declared
@@ -138,6 +138,7 @@ def assemble(
     add_middleware(server, without_faults)
     add_middleware(server, notices.remember)
     add_middleware(server, older_tasks)
+    add_middleware(server, KeptList(catalog))
     seal_states(server, secret)
     served = Served(flux, server, catalog, notices, listening, desk.logs, declared or Declared())
     return served
@@ -166,6 +167,27 @@ async def older_tasks(client: Context, call_next: CallNext) -> HandlerReply:
         return await call_next(client)
     except OlderTask as exc:
         return exc.reply
+
+
+@dataclass(slots=True)
+class KeptList:
+    """The list of tools as the SDK has checked and written it: of a hundred workflows that takes longer than all else. It is the same
+    for all whose version and scopes are, until the tools change."""
+
+    catalog: Catalog
+    _tools: Sequence[types.Tool] = ()
+    _made: dict[Any, HandlerReply] = field(default_factory=dict[Any, HandlerReply])
+
+    async def __call__(self, client: Context, call_next: CallNext) -> HandlerReply:
+        if client.method != "tools/list" or "cursor" in (client.params or {}):
+            return await call_next(client)
+        if self._tools is not self.catalog.tools:
+            self._tools, self._made = self.catalog.tools, {}
+        made, caller = self._made, Caller.of_request()
+        key = (client.protocol_version, *(caller.may(scope) for scope in SCOPES))
+        if key not in made:
+            made[key] = await call_next(client)
+        return made[key]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, Literal, NewType, NotRequired, Required, TypeVar
 
 import docstring_parser
@@ -69,7 +70,12 @@ def local_types(func: Callable[..., Any], frame: types.FrameType | None) -> dict
 
 def docstring(target: Callable[..., Any] | type) -> tuple[str, dict[str, str]]:
     """What a docstring says: its description, and a description for each parameter or attribute."""
-    text = inspect.cleandoc(target.__doc__ or "")
+    described, documented = _parsed(inspect.cleandoc(target.__doc__ or ""))
+    return described, dict(documented)
+
+
+@lru_cache(maxsize=1000)
+def _parsed(text: str) -> tuple[str, dict[str, str]]:
     try:
         parsed = docstring_parser.parse(text)
     except docstring_parser.ParseError:

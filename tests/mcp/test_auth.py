@@ -115,6 +115,8 @@ async def test_a_token_does_what_its_scopes_say(tmp_path: Path) -> None:
             assert names == ["get_execution", "list_executions", "list_workflows"]
             with pytest.raises(MCPError, match="does not have the scope 'run'"):
                 await client.call_tool("approve", {"input": "A1"})
+        async with client_with(url, tokens["ada"]) as client:
+            assert "approve" in {tool.name for tool in (await client.list_tools()).tools}
 
 
 async def test_the_server_says_how_it_is_and_takes_no_body_that_is_too_large(tmp_path: Path) -> None:
