@@ -240,6 +240,10 @@ class Flux:
         """The queues in which executions run or wait, and how many of either, by name."""
         return await self.engine.store.queues()
 
+    async def agree(self, key: str, text: str) -> str:
+        """A text that all processes on the database agree on: the first one's, under that key, for good."""
+        return await self.engine.store.agree(key, text)
+
     async def schedules(self) -> list[ScheduleState]:
         """Where the schedules of the workflows known here stand."""
         return await Scheduler(self.engine).states()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
 import socket
 import ssl
 import sys
-import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,7 +22,7 @@ from flux.engine.watchdog import watched_loop
 from flux.errors import FluxError
 from flux.registry import Registry
 from flux.service import Flux
-from flux.settings import MEMORY, Settings
+from flux.settings import Settings
 from flux_mcp_server.catalog import AnyWorkflow, Catalog
 from flux_mcp_server.declared import Declared, declared_in
 from flux_mcp_server.limits import Limits
@@ -38,6 +36,8 @@ if TYPE_CHECKING:  # the command line is the one that runs us
 
 log = logging.getLogger("flux.mcp")
 
+SEAL = "mcp/seal"
+"""The note with the key that seals what clients hand back: the same for all servers on the database, now and later."""
 EXIT_WITHIN = 4.5  # seconds from the first sign that the server should stop
 
 
@@ -77,7 +77,7 @@ class _Serving:
         with stop_on_signals(stopping, then=lambda: leave_within(within)):
             async with AsyncExitStack() as stack:
                 flux = await stack.enter_async_context(Flux(workflows=self.workflows, settings=self.settings))
-                served = self._assembled(flux)
+                served = self._assembled(flux, bytes.fromhex(await flux.agree(SEAL, secrets.token_hex(32))))
                 await stack.enter_async_context(watched_loop())
                 stack.enter_context(served.logs.installed())
                 telling = asyncio.ensure_future(served.notices.tell_of_executions(flux))
@@ -93,14 +93,14 @@ class _Serving:
                     await self._serve_http(flux, served, listening, stopping)
                 leave_within(within)
 
-    def _assembled(self, flux: Flux) -> Served:
+    def _assembled(self, flux: Flux, secret: bytes) -> Served:
         options = self.options
         return assemble(
             flux,
             self.catalog,
             name=options.name,
             patience=options.wait,
-            secret=secret_of(self.settings.database),
+            secret=secret,
             declared=self.declared,
             limits=Limits(most=options.most_calls, most_each=options.most_each, per_minute=options.rate),
         )
@@ -227,22 +227,3 @@ def _address(listening: socket.socket, options: Options) -> str:
     host = f"[{options.host}]" if ":" in options.host else options.host
     scheme = "http" if options.tls_cert is None else "https"
     return f"{scheme}://{host}:{listening.getsockname()[1]}{options.path}"
-
-
-def secret_of(database: str) -> bytes:
-    """The key that seals what clients hand back: kept beside the database, so that it outlives this process."""
-    if database == MEMORY or "://" in database:
-        return secrets.token_bytes(32)
-    path = Path(f"{database}.key")
-    if not path.exists():
-        _write_secret(path)
-    return path.read_bytes()
-
-
-def _write_secret(path: Path) -> None:
-    """Whole or not at all, for its owner only; of two processes the first one wins."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".flux-key-") as new:
-        new.write(secrets.token_bytes(32))
-        new.flush()
-        with contextlib.suppress(FileExistsError):
-            os.link(new.name, path)

@@ -209,6 +209,11 @@ class Store(EventStore, Leases, Protocol):
         """Keep a small text under a key, in place of what was there."""
         ...
 
+    async def agree(self, key: str, text: str) -> str:
+        """Keep a small text under a key unless there is one, and return the one that is there: of several processes all get
+        the same."""
+        ...
+
     async def recall(self, key: str) -> str | None: ...
 
     async def prune(self, *, before: float) -> int:

@@ -137,6 +137,10 @@ class MemoryStore:
         await self._turn()
         self._notes[key] = text
 
+    async def agree(self, key: str, text: str) -> str:
+        await self._turn()
+        return self._notes.setdefault(key, text)
+
     async def recall(self, key: str) -> str | None:
         return self._notes.get(key)
 

@@ -72,10 +72,11 @@ def data_of(result: CallToolResult) -> dict[str, Any]:
 def stdio_parameters(
     *arguments: str | Path, folder: Path, env: Mapping[str, str] | None = None
 ) -> StdioServerParameters:
-    """A real server process, with its database in `folder`."""
+    """A real server process, with its database in `folder` unless the arguments name another."""
+    database = [] if "--database" in arguments else ["--database", str(folder / "served.db")]
     return StdioServerParameters(
         command=sys.executable,
-        args=["-m", "flux_mcp_server", *map(str, arguments), "--database", str(folder / "served.db")],
+        args=["-m", "flux_mcp_server", *map(str, arguments), *database],
         env={**os.environ, **(env or {})},
         cwd=folder,
     )

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -164,3 +165,14 @@ async def test_without_sessions_questions_are_asked_in_the_result_or_are_handles
         async with Client(url, mode=era, elicitation_callback=say_yes, cache=None) as client:
             data = data_of(await client.call_tool("approve", {"input": "A1"}))
             assert data.get("result" if era == "2026-07-28" else "status") in ("shipped A1", "paused")
+
+
+def test_a_server_and_the_secrets_beside_its_database_do_not_get_in_each_others_way(tmp_path: Path) -> None:
+    flux = [sys.executable, "-m", "flux.cli"]
+    database = ["--database", str(tmp_path / "served.db")]
+    with http_server(tmp_path):
+        told = subprocess.run([*flux, "secrets", "set", "token", *database], input="s3cret", text=True, check=False)
+        assert told.returncode == 0
+    with http_server(tmp_path):
+        listed = subprocess.run([*flux, "secrets", "list", *database], capture_output=True, text=True, check=True)
+    assert "token" in listed.stdout

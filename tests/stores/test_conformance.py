@@ -637,3 +637,16 @@ async def test_queues_are_counted_by_what_runs_and_what_waits(store: Store) -> N
         QueueState(name="jobs", running=1, waiting=2),
         QueueState(name="mail", running=0, waiting=1),
     ]
+
+
+# --- notes
+
+
+async def test_a_note_is_replaced_and_what_was_agreed_on_stays(store: Store) -> None:
+    assert await store.recall("a") is None
+    await store.remember("a", "one")
+    await store.remember("a", "two")
+    assert await store.recall("a") == "two"
+    assert await store.agree("a", "three") == "two"
+    kept = await asyncio.gather(*(store.agree("b", str(number)) for number in range(10)))
+    assert set(kept) == {await store.recall("b")}

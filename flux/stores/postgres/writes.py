@@ -313,6 +313,12 @@ async def remember(connection: AsyncConnection, key: str, text: str) -> None:
     )
 
 
+async def agree(connection: AsyncConnection, key: str, text: str) -> str:
+    await connection.execute("INSERT INTO notes VALUES (%s, %s) ON CONFLICT DO NOTHING", (key, text))
+    found = await connection.execute("SELECT text FROM notes WHERE key = %s", (key,))
+    return next(kept for (kept,) in await found.fetchall())
+
+
 _PRUNED = """
 SELECT number FROM executions AS old WHERE status IN ('completed', 'failed', 'cancelled') AND updated_at < %s
 AND NOT EXISTS (

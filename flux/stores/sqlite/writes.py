@@ -239,6 +239,13 @@ def remember(connection: sqlite3.Connection, key: str, text: str) -> None:
         )
 
 
+def agree(connection: sqlite3.Connection, key: str, text: str) -> str:
+    with _Transaction(connection):
+        connection.execute("INSERT INTO notes VALUES (?, ?) ON CONFLICT DO NOTHING", (key, text))
+        (kept,) = connection.execute("SELECT text FROM notes WHERE key = ?", (key,)).fetchone()
+    return kept
+
+
 # --- retention
 
 
