@@ -19,6 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from mcp import Client, MCPError
 from mcp.client.streamable_http import streamable_http_client
+from mcp_types import ElicitResult, InputRequiredResult
 
 from flux_mcp_server.auth import OPEN, Caller
 from flux_mcp_server.limits import Limits
@@ -40,10 +41,10 @@ def guarded(folder: Path, *more: str) -> Generator[tuple[str, dict[str, str]]]:
         yield url, tokens
 
 
-def client_with(url: str, token: str, era: Era = "2026-07-28", *, tasks: bool = False) -> Client:
+def client_with(url: str, token: str, era: Era = "2026-07-28", *, tasks: bool = False, **options: Any) -> Client:
     http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30)
     extensions = [Knows()] if tasks else []
-    return Client(streamable_http_client(url, http_client=http), mode=era, cache=None, extensions=extensions)
+    return Client(streamable_http_client(url, http_client=http), mode=era, cache=None, extensions=extensions, **options)
 
 
 async def posted(url: str, *, json: Any, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -106,6 +107,23 @@ async def test_the_tasks_of_others_are_not_there(tmp_path: Path) -> None:
             with pytest.raises(MCPError, match=f"No task '{id}'"):
                 await bob.session.send_request(listen, Whole)
             assert data_of(await ada.call_tool("get_execution", {"execution_id": id}))["status"] == "paused"
+
+
+async def test_a_question_can_only_be_answered_by_who_was_asked(tmp_path: Path) -> None:
+    async def never(context: Any, params: Any) -> ElicitResult:
+        raise AssertionError
+
+    answers: Any = {"approval": ElicitResult(action="accept", content={"approved": True})}
+    with guarded(tmp_path) as (url, tokens):
+        async with client_with(url, tokens["ada"], elicitation_callback=never) as ada:
+            asked = await ada.session.call_tool("approve", {"input": "A1"}, allow_input_required=True)
+            assert isinstance(asked, InputRequiredResult)
+            again = {"input_responses": answers, "request_state": asked.request_state}
+            async with client_with(url, tokens["bob"], elicitation_callback=never) as bob:
+                with pytest.raises(MCPError) as refused:
+                    await bob.session.call_tool("approve", {"input": "A1"}, **again)
+                assert refused.value.code == -32602
+            assert data_of(await ada.session.call_tool("approve", {"input": "A1"}, **again)) == {"result": "shipped A1"}
 
 
 async def test_a_token_does_what_its_scopes_say(tmp_path: Path) -> None:
