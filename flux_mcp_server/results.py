@@ -323,7 +323,7 @@ def _question(execution: ExecutionContext[Any], pause: OpenPause) -> dict[str, A
         "message": pause.message or f"The workflow waits for an answer: {pause.name}",
     }
     if pause.output is not None:
-        question["output"] = to_json_value(pause.output)
+        question["output"] = _shown(execution, to_json_value(pause.output))
     if pause.schema is not None:
         question["answer_schema"] = pause.schema
     if pause.expires_at is not None:
@@ -331,6 +331,14 @@ def _question(execution: ExecutionContext[Any], pause: OpenPause) -> dict[str, A
     if pause.for_human:
         question["for_human"] = True
     return question
+
+
+def _shown(execution: ExecutionContext[Any], value: Any) -> Any:
+    """The value, or of one that is too large its beginning."""
+    text = _compact(value)
+    if len(text) <= MOST:
+        return value
+    return f"{_cut(text, 2000)} (all of it, {len(text):,} characters, is in {execution_uri(execution.execution_id)}/events)"
 
 
 def _next(execution: ExecutionContext[Any], resume_tool: str) -> str:
@@ -374,7 +382,7 @@ def view(execution: ExecutionContext[Any], guide: Guide, *, result: bool = False
         else:
             content["output"] = output
     elif execution.has_failed:
-        content["error"] = guide.told(execution)
+        content["error"] = _cut(guide.told(execution))
     return _result(execution, content)
 
 

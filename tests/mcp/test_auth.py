@@ -118,12 +118,13 @@ async def test_a_question_can_only_be_answered_by_who_was_asked(tmp_path: Path) 
         async with client_with(url, tokens["ada"], elicitation_callback=never) as ada:
             asked = await ada.session.call_tool("approve", {"input": "A1"}, allow_input_required=True)
             assert isinstance(asked, InputRequiredResult)
-            again = {"input_responses": answers, "request_state": asked.request_state}
+            again: Any = {"input_responses": answers, "request_state": asked.request_state}
             async with client_with(url, tokens["bob"], elicitation_callback=never) as bob:
                 with pytest.raises(MCPError) as refused:
                     await bob.session.call_tool("approve", {"input": "A1"}, **again)
                 assert refused.value.code == -32602
-            assert data_of(await ada.session.call_tool("approve", {"input": "A1"}, **again)) == {"result": "shipped A1"}
+            session: Any = ada.session
+            assert data_of(await session.call_tool("approve", {"input": "A1"}, **again)) == {"result": "shipped A1"}
 
 
 async def test_a_token_does_what_its_scopes_say(tmp_path: Path) -> None:

@@ -122,6 +122,28 @@ async def test_what_is_not_there_is_an_invalid_parameter(era: Era, uri: str) -> 
         assert refused.value.code == -32602
 
 
+@workflow
+async def shows_much() -> str:
+    return await pause("draft", output="d" * 200_000, response=str)
+
+
+@workflow
+async def fails_at_length() -> str:
+    raise ValueError("e" * 200_000)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_what_a_question_shows_and_what_an_error_says_is_bounded_too(era: Era) -> None:
+    async with serving(shows_much, fails_at_length) as server, client_of(server, era) as client:
+        handle = data_of(await client.call_tool("shows_much"))
+        (question,) = handle["questions"]
+        assert question["output"].endswith(f"is in flux://executions/{handle['execution_id']}/events)")
+        failed = await client.call_tool("fails_at_length")
+        seen = await client.call_tool("get_execution", {"execution_id": (failed.meta or {})["flux/executionId"]})
+        assert len(json.dumps(handle)) < 5_000
+        assert max(len(failed.model_dump_json()), len(seen.model_dump_json())) < 150_000
+
+
 @pytest.mark.parametrize("era", ERAS)
 async def test_an_output_too_large_for_a_model_is_a_link_that_fits_the_schema(era: Era) -> None:
     async with serving(large) as server, client_of(server, era) as client:
