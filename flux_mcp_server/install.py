@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -29,8 +30,8 @@ class Server:
 
     @classmethod
     def of(cls, targets: Sequence[str], *, database: str | None, variables: Sequence[str]) -> Server:
-        """With absolute paths: clients start their servers in folders of their own. Raises CannotInstall."""
-        args = [str(Path(each).resolve()) if Path(each).exists() else each for each in targets or ["."]]
+        """Raises CannotInstall."""
+        args = [_from_anywhere(each) for each in targets or ["."]]
         env: dict[str, str] = {}
         for variable in variables:
             name, sign, value = variable.partition("=")
@@ -43,6 +44,22 @@ class Server:
 
     def as_json(self) -> dict[str, Any]:
         return {"command": self.command, "args": list(self.args), **({"env": dict(self.env)} if self.env else {})}
+
+
+def _from_anywhere(target: str) -> str:
+    """Clients start their servers in folders of their own."""
+    path = Path(target).expanduser()
+    if path.exists():
+        return str(path.resolve())
+    try:
+        known = importlib.util.find_spec(target) is not None
+    except (ImportError, ValueError):  # a parent is missing, or it is no name of a module
+        known = False
+    if not known:
+        raise CannotInstall(
+            f"There is no {target} (looked in {Path.cwd()}), nor an installed module of that name. Nothing was changed."
+        )
+    return target
 
 
 def _command(args: Sequence[str]) -> tuple[str, Sequence[str]]:

@@ -85,6 +85,18 @@ def test_a_file_that_is_not_as_it_should_be_is_left_as_it_is(client: str, text: 
     assert [path.name for path in config.parent.iterdir()] == ["config"]
 
 
+@pytest.mark.parametrize("target", ["nosuch.py", "no.such.module", "../nosuch", "pathlib.nosuch"])
+def test_what_could_not_be_served_is_not_installed(target: str, config: Path) -> None:
+    with pytest.raises(CannotInstall, match="There is no"):
+        run("install", ["cursor", target, "--config", str(config)])
+    assert not config.exists()
+
+
+def test_an_installed_module_is_named_as_it_is(config: Path) -> None:
+    run("install", ["cursor", "json.tool", "--config", str(config)])
+    assert server_in(config, "cursor")["args"][-1] == "json.tool"
+
+
 def test_toml_keeps_its_comments(config: Path) -> None:
     config.write_text('# mine\nmodel = "x"', "utf-8")
     install("codex", config)
