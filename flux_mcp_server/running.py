@@ -127,7 +127,8 @@ class _Serving:
             tls_key=options.tls_key,
             is_ready=is_ready,
         )
-        log.info("serving %d workflows at %s", len(self.workflows), _address(listening, options))
+        count = len(self.workflows)
+        log.info("%d workflow%s served at %s", count, "" if count == 1 else "s", _address(listening, options))
         await serve_http(
             served.server,
             listening,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from mcp import Client
+from mcp.shared.subscriptions import PromptsListChanged, ToolsListChanged
 from mcp_types import ToolListChangedNotification
 
 from flux import ExecutionContext, Flux, task, workflow
@@ -65,6 +66,18 @@ async def test_a_change_of_a_file_is_served_and_clients_are_told(tmp_path: Path)
         problems = data_of(await client.call_tool("list_workflows"))["problems"]
         assert "SyntaxError" in problems[0]["error"]
         assert text_of(await client.call_tool("second", {"input": "y"})) == "newer y"
+
+
+async def test_a_client_of_today_that_listens_is_told_too(tmp_path: Path) -> None:
+    path = tmp_path / "flows.py"
+    write(path, "first", "old")
+    async with stdio(stdio_parameters(path, "--reload", folder=tmp_path), "2026-07-28") as client:
+        assert "first" in await names(client)
+        async with client.listen(tools_list_changed=True, prompts_list_changed=True) as changes:
+            write(path, "second", "newer")
+            async with asyncio.timeout(20):
+                assert {type(await anext(changes)) for _ in range(2)} == {ToolsListChanged, PromptsListChanged}
+        assert await names(client) >= {"second"}
 
 
 async def test_what_blocks_the_loop_is_named_with_its_line(caplog: pytest.LogCaptureFixture) -> None:
