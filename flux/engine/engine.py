@@ -33,6 +33,7 @@ from flux.errors import (
     ExecutionExists,
     ExecutionFinished,
     ExecutionNotFound,
+    FluxError,
     NotFailed,
     NotPaused,
     NotReadable,
@@ -291,7 +292,16 @@ class Engine:
             await self._go_on(id)
 
     async def rest(self, id: str) -> Execution:
-        return await self.wait(id)
+        while True:
+            try:
+                return await self.wait(id)
+            except ExecutionNotFound:
+                raise
+            except (
+                FluxError
+            ) as exc:  # its run here was stopped, or the database does not answer: another run will go on
+                log.info("execution %s is awaited, and looked for again: %s", id, exc)
+                await asyncio.sleep(POLL)
 
     async def unrest(self, execution: Execution) -> None:
         while (await self.get(execution.id)).status is execution.status:

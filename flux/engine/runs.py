@@ -17,7 +17,7 @@ from flux.engine.body import Bodies, Body, Children, Closeable, Progress
 from flux.engine.ports import Clock, Codec, Head, Lease, Owner, Provisions, Store, Tracing
 from flux.engine.run import Run
 from flux.engine.scope import install_factory, remove_factory
-from flux.errors import ExecutionBusy, FluxError, LeaseLost, RecoveryLimit, StoreError
+from flux.errors import ExecutionBusy, FluxError, LeaseLost, RecoveryLimit, StoreError, StreamMoved
 
 log = logging.getLogger("flux")
 
@@ -165,18 +165,31 @@ class Runs:
         await self.go_on(await self._claim(id))
 
     async def go_on(self, lease: Lease) -> None:
-        """Run an execution that this process has claimed, unless it is at rest or runs here already."""
+        """Run an execution that this process has claimed, unless it is at rest or runs here already. Raises ExecutionBusy when
+        another process has claimed it since."""
+        try:
+            while not await self._went_on(lease):
+                pass
+        except LeaseLost as exc:
+            raise ExecutionBusy(lease.execution_id, "another process, which has just taken it over") from exc
+
+    async def _went_on(self, lease: Lease) -> bool:
+        """False when somebody wrote to the execution meanwhile: look again."""
         id = lease.execution_id
         history = await self.world.store.load(id)
         execution = fold(id, history)
         assert execution is not None
         if execution.status is not Status.RUNNING or id in self._active:
             await self.world.store.release(lease)
-            return
+            return True
         body = self.world.workflows.get(execution.workflow)
-        if lease.taken_from is not None and not await self._recovered(lease, execution, history):
-            return
+        try:
+            if lease.taken_from is not None and not await self._recovered(lease, execution, history):
+                return True
+        except StreamMoved:
+            return False
         self.begin(body, lease, history)
+        return True
 
     async def _claim(self, id: str) -> Lease:
         """The lease, also from an owner on this host whose process is gone."""

@@ -13,7 +13,7 @@ from flux.engine.body import Body
 from flux.engine.invoke import recall, replayed
 from flux.engine.run import Run
 from flux.engine.scope import Site
-from flux.errors import ExecutionFailure, Suspend
+from flux.errors import ExecutionFailure, StoreError, Suspend
 
 
 def child_id(parent: str, call: CallId) -> str:
@@ -64,7 +64,11 @@ async def _begin(site: Site, body: Body, input: Json, child: str, digest: str, *
         arguments = run.codec.describe({"execution": child})[1]
         now = run.clock.now()
         run.journal.note(CallStarted(at=now, call=site.id, name=body.name, digest=digest, arguments=arguments))
-    await run.children.begin(body, input, id=child, parent=run.execution)
+    try:
+        await run.children.begin(body, input, id=child, parent=run.execution)
+    except StoreError as exc:  # no business of the workflow's: a later run begins the child
+        run.stop(exc)
+        raise Suspend from exc
 
 
 def output_of(run: Run, ended: Execution, output_type: Any) -> Any:

@@ -33,6 +33,12 @@ class _Wait:
         self.arrived.set_result(value)
         return True
 
+    def fail(self, watching: asyncio.Task[None]) -> None:
+        """What was to tell of the arrival has failed: nobody may wait for ever."""
+        error = None if watching.cancelled() else watching.exception()
+        if error is not None and not self.arrived.done():
+            self.arrived.set_exception(error)
+
 
 class Waits:
     """`quiet` is set when each asyncio task of the run waits for the outside world, or has children that do."""
@@ -111,6 +117,7 @@ class Waits:
 
         wait = _Wait(child=child)
         watching = asyncio.get_running_loop().create_task(watch(), context=Context())
+        watching.add_done_callback(wait.fail)
         try:
             await self._on(wait, call, parkable=False)
         finally:

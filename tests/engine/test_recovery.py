@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from flux import ExecutionContext, Flux, Status, pause, task, workflow
-from flux.domain.events import CallStarted, ExecutionRecovered, ExecutionStarted
+from flux.domain.events import CallStarted, Event, ExecutionRecovered, ExecutionStarted
 from flux.domain.execution import fold
-from flux.engine.ports import Head, Owner
+from flux.engine.ports import Head, Lease, Owner
 from flux.errors import RecoveryLimit, StoreError, WorkflowTimeout
 from flux.settings import Settings
 from flux.stores.memory import MemoryStore
@@ -234,3 +235,65 @@ async def test_an_answer_wakes_an_execution_whose_process_is_gone() -> None:
     events = await store.load(paused.execution_id)
     async with Flux(store=await store_holding(paused.execution_id, events), workflows=[asks]) as flux:
         assert (await flux.resume(paused.execution_id, 42)).output == 42
+
+
+@workflow
+async def inner(ctx: ExecutionContext[None]) -> str:
+    return "inner"
+
+
+@workflow
+async def outer(ctx: ExecutionContext[None]) -> str:
+    return f"outer {await inner()}"
+
+
+class Contested(MemoryStore):
+    """A database in which another process is always quicker, `times` times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    async def append(self, id: str, events: Sequence[Event], **rest: Any) -> None:
+        if isinstance(events[0], ExecutionRecovered) and self.times:
+            self.times -= 1
+            await super().claim(id, GONE, ttl=0, now=0.0)
+        await super().append(id, events, **rest)
+
+
+async def test_a_parent_does_not_fail_because_another_process_takes_its_child_over() -> None:
+    async with Flux(store=MemoryStore(), workflows=[inner, outer], recover=False) as flux:
+        whole = await flux.run(outer)
+        (child,) = await flux.list(workflow="inner")
+        history, childs = await flux.history(whole.execution_id), await flux.history(child.id)
+    clock, store = FakeClock(), Contested(times=1)
+    head = Head(status=Status.RUNNING, updated_at=clock.now())
+    await store.create(whole.execution_id, history[:2], head=head, owner=None, ttl=0)
+    await store.create(child.id, childs[:1], head=head, owner=GONE, ttl=15)
+    async with Flux(store=store, clock=clock, workflows=[inner, outer]) as flux:
+        await clock.advance(seconds=60)
+        assert (await flux.wait(whole.execution_id, timeout=10)).output == "outer inner"
+    assert store.times == 0
+
+
+class Unwilling(MemoryStore):
+    """A database that takes no new executions while `refuses` is true."""
+
+    refuses = False
+
+    async def create(self, *args: Any, **rest: Any) -> Lease | None:
+        if self.refuses:
+            raise StoreError("the disk is full")
+        return await super().create(*args, **rest)
+
+
+async def test_a_child_that_the_database_does_not_take_is_begun_once_it_does() -> None:
+    clock, store = FakeClock(), Unwilling()
+    async with Flux(store=store, clock=clock, workflows=[inner, outer]) as flux:
+        started = await flux.start(outer)
+        store.refuses = True
+        await settle()
+        assert (await flux.get(started.execution_id)).is_running
+        store.refuses = False
+        await clock.advance(seconds=3)
+        assert (await flux.wait(started.execution_id, timeout=10)).output == "outer inner"
