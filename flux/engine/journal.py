@@ -43,7 +43,7 @@ class Record:
     digest: str = ""
     arguments: str | None = None
     outcome: Outcome | None = None
-    finished_at: float | None = None
+    commit: float | CallId | None = None  # which brought the outcome: its time, or the call alone
     attempts: int = 0
     error: Failure | None = None
     retry_at: float = 0.0
@@ -53,7 +53,7 @@ class Record:
 
     @property
     def is_finished(self) -> bool:
-        return self.finished_at is not None
+        return self.commit is not None
 
     @property
     def was_cancelled(self) -> bool:
@@ -101,7 +101,7 @@ class Journal:
         _forget_what_is_over(self._records)
         self._furthest = _furthest(self._records)
         # a record moves to the end of the dict when it is finished: so they stand in the order of their outcomes
-        finished = ((id, record.finished_at) for id, record in self._records.items() if record.finished_at is not None)
+        finished = ((id, record.commit) for id, record in self._records.items() if record.commit is not None)
         self.order = Order(finished)
 
     # -- what was ---------------------------------------------------------------------------------------------------
@@ -330,9 +330,10 @@ def _remember(records: dict[CallId, Record], event: Event) -> None:
             records[event.call] = Record(event.name, wake_at=event.expires_at)
         case PauseExpired():
             outcome = Returned(Json("null")) if event.error is None else Raised(event.error)
-            _finish(records, event.call, event.at, outcome)
+            _finish(records, event.call, event.call, outcome)
         case PauseAnswered():
-            _finish(records, event.call, event.at, Returned(event.answer))
+            # from outside: no commit of the run's, whatever its time
+            _finish(records, event.call, event.call, Returned(event.answer))
         case ExecutionResumed():
             for call in event.forget:
                 _make_again(records, call)
@@ -353,12 +354,12 @@ def _make_again(records: dict[CallId, Record], call: CallId) -> None:
         del records[asked]
 
 
-def _finish(records: dict[CallId, Record], call: CallId, at: float, outcome: Outcome | None) -> None:
+def _finish(records: dict[CallId, Record], call: CallId, commit: float | CallId, outcome: Outcome | None) -> None:
     record = records[call]
     if record.is_finished:  # an answer and the expiry of its pause may cross: the first counts
         return
     records[call] = records.pop(call)
-    record.finished_at, record.outcome = at, outcome
+    record.commit, record.outcome = commit, outcome
 
 
 def _forget_what_is_over(records: dict[CallId, Record]) -> None:

@@ -8,7 +8,7 @@ an outcome waits until every outcome of the earlier commits has been delivered a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from itertools import groupby
 from operator import itemgetter
 
@@ -19,9 +19,9 @@ STALL = 1.0  # seconds without any progress, after which an outcome that nobody 
 
 
 class Order:
-    """`outcomes` are (call, time of its commit), in recorded order."""
+    """`outcomes` are (call, what tells its commit from the ones before and behind), in recorded order."""
 
-    def __init__(self, outcomes: Iterable[tuple[CallId, float]]) -> None:
+    def __init__(self, outcomes: Iterable[tuple[CallId, Hashable]]) -> None:
         self._commits = [[call for call, _ in commit] for _, commit in groupby(outcomes, key=itemgetter(1))]
         self._place = {call: place for place, commit in enumerate(self._commits) for call in commit}
         self._next = 0

@@ -33,7 +33,7 @@ async def test_killed_processes_lose_nothing_and_repeat_nothing_that_was_finishe
     database: str, tmp_path: Path
 ) -> None:
     ledger = tmp_path / "ledger"
-    plans = {f"e{number}": Plan(seed=number, steps=size(8, 20)) for number in range(size(40, 1000))}
+    plans = {f"e{number}": Plan(seed=number, steps=size(8, 20)) for number in range(size(40, 3500))}
     settings = Settings.load(database=database, poll_seconds=0.05)
     async with Flux(settings=settings, workflows=WORKFLOWS) as front:  # it has not what they need: others run them
         await asyncio.gather(*[front.start(program, plan, execution_id=id) for id, plan in plans.items()])
@@ -42,7 +42,7 @@ async def test_killed_processes_lose_nothing_and_repeat_nothing_that_was_finishe
             await answered(front, plans)
             killing.cancel()
         await check(front, plans, ledger)
-    assert workers.kills > size(3, 300)
+    assert workers.kills > size(3, 900)
     if "://" not in database:
         with sqlite3.connect(database) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
