@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import mcp_types as types
 from mcp import MCPError
 from mcp.server.auth.middleware.auth_context import get_access_token
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser, RequireAuthMiddleware
 from mcp.server.auth.provider import AccessToken
+from pydantic import AnyHttpUrl
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as HttpScope
 
 Scope = Literal["run", "read", "control"]
 SCOPES: tuple[Scope, ...] = ("run", "read", "control")
@@ -46,6 +51,27 @@ class Caller:
 
 
 OPEN = Caller()
+
+Needs = Callable[[str, str], Scope | None]
+"""The scope that a method needs for what it names: a tool, a task. None when it needs none, or nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepUp:
+    """Refuses a request over HTTP for which its token has not the scope, in the way that tells the client to ask its user for more.
+    By the headers that clients of today send, which are checked against the body later; older ones are refused in the result."""
+
+    app: ASGIApp
+    needs: Needs
+    metadata: AnyHttpUrl | None = None
+
+    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        needed = None
+        if scope["type"] == "http" and isinstance(scope.get("user"), AuthenticatedUser):
+            headers = Headers(scope=scope)
+            needed = self.needs(headers.get("mcp-method", ""), headers.get("mcp-name", ""))
+        app = self.app if needed is None else RequireAuthMiddleware(self.app, [needed], self.metadata)
+        await app(scope, receive, send)
 
 
 def principal_of(token: AccessToken) -> str:

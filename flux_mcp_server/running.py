@@ -137,6 +137,7 @@ class _Serving:
             stopping=stopping,
             http=http,
             ending=served.listening.close,
+            needs=served.needs,
         )
 
     def _reloader(self, served: Served) -> Callable[[Discovery], Awaitable[None]]:

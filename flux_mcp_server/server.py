@@ -32,9 +32,9 @@ from flux.errors import (
     WorkflowNotFound,
 )
 from flux.service import Flux
-from flux_mcp_server import prompts, results, tasks
+from flux_mcp_server import prompts, results, task_methods, tasks
 from flux_mcp_server._sdk import CallNext, Context, DualServer, HandlerReply, add_middleware, seal_states
-from flux_mcp_server.auth import SCOPES, Caller
+from flux_mcp_server.auth import SCOPES, Caller, Scope
 from flux_mcp_server.calls import Call, Desk
 from flux_mcp_server.catalog import Catalog
 from flux_mcp_server.declared import Declared
@@ -89,6 +89,13 @@ class Served:
     listening: Listening
     logs: Logs
     declared: Declared
+
+    def needs(self, method: str, name: str) -> Scope | None:
+        """The scope without which the method is refused."""
+        if method != "tools/call":
+            return task_methods.SCOPES.get(method)
+        offer = self.catalog.get(name)
+        return None if offer is None else offer.scope
 
 
 def make_server(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,12 @@ from flux_mcp_server.auth import Caller, Scope
 from flux_mcp_server.calls import Desk
 from flux_mcp_server.follow import unbroken
 
+SCOPES: Mapping[str, Scope] = {
+    "tasks/get": "read",
+    "tasks/update": "run",
+    "tasks/cancel": "control",
+    "tasks/result": "read",
+}
 PAGE = 50
 LOOK = 0.5  # seconds between two looks at an execution that nothing is heard of
 SOON = 0.05  # seconds at least between two things said of one execution
@@ -52,7 +58,7 @@ class TaskMethods:
         server.add_request_handler("tasks/list", types.PaginatedRequestParams, self.list)
 
     async def get(self, client: Context, params: TaskParams) -> dict[str, Any]:
-        execution = await self._known(client, params, scope="read")
+        execution = await self._known(client, params)
         if not results.is_modern(client):
             return tasks.status(execution, kept=self.desk.kept)
         return tasks.detailed(execution, self.ending, kept=self.desk.kept)
@@ -61,7 +67,7 @@ class TaskMethods:
         """Answers to some of the questions. Keys that ask nothing, or nothing any more, are passed over."""
         if not results.is_modern(client):
             raise _unknown_method("tasks/update")
-        execution = await self._known(client, params, scope="run")
+        execution = await self._known(client, params)
         asked = tasks.questions(execution)
         for key, given in params.input_responses.items():
             if key in asked:
@@ -83,7 +89,7 @@ class TaskMethods:
             pass  # somebody else was quicker
 
     async def cancel(self, client: Context, params: TaskParams) -> dict[str, Any]:
-        execution = await self._known(client, params, scope="control")
+        execution = await self._known(client, params)
         if results.is_modern(client):
             await unbroken(self.desk.flux.cancel(execution.execution_id, reason="the client cancelled the task"))
             return {}
@@ -99,7 +105,7 @@ class TaskMethods:
         """The older form: wait for the end, and meanwhile ask the user what the task asks."""
         if not results.knows_older_tasks(client):
             raise _unknown_method("tasks/result")
-        execution = await self._known(client, params, scope="read")
+        execution = await self._known(client, params)
         declined: set[str] = set()
         async for changed in changes(self.desk.flux, execution.execution_id):
             execution = changed
@@ -137,7 +143,7 @@ class TaskMethods:
         last = found[PAGE - 1] if len(found) > PAGE else None
         return {"tasks": shown, **({} if last is None else {"nextCursor": f"{last.created_at!r} {last.id}"})}
 
-    async def _known(self, client: Context, params: TaskParams, *, scope: Scope) -> ExecutionContext[Any]:
+    async def _known(self, client: Context, params: TaskParams) -> ExecutionContext[Any]:
         """Raises MCPError for clients that know no tasks, and for tasks that are not theirs."""
         if results.is_modern(client):
             if results.tasks_for(client, asked=False) is None:
@@ -146,7 +152,7 @@ class TaskMethods:
         elif not results.knows_older_tasks(client):
             raise _unknown_method(client.method)
         caller = Caller.of_request()
-        caller.require(scope)
+        caller.require(SCOPES[client.method])
         try:
             execution = await self.desk.owned(params.task_id, caller)
         except ExecutionNotFound:

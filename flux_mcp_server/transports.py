@@ -20,15 +20,17 @@ import anyio
 import uvicorn
 from mcp.server import Server
 from mcp.server.auth.provider import TokenVerifier
-from mcp.server.auth.routes import create_protected_resource_routes
+from mcp.server.auth.routes import build_resource_metadata_url, create_protected_resource_routes
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.stdio import stdio_server
 from mcp.server.transport_security import TransportSecuritySettings
+from pydantic import AnyHttpUrl
+from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from flux_mcp_server.auth import SCOPES
+from flux_mcp_server.auth import SCOPES, Needs, StepUp
 from flux_mcp_server.streams import Sent
 from flux_mcp_server.wire import Wire
 
@@ -87,10 +89,11 @@ async def serve_http(
     stopping: asyncio.Event,
     http: Http | None = None,
     ending: Callable[[], None] | None = None,
+    needs: Needs | None = None,
 ) -> None:
     """Serve any number of clients, until `stopping` is set: then `ending` is called, which ends what would never end.
 
-    Hosts and origins are checked: `host` is a name of this machine."""
+    Hosts and origins are checked: `host` is a name of this machine. `needs` says what a token has to reach."""
     how = http or Http()
     auth = _auth_settings(how)
     app = server.streamable_http_app(
@@ -106,6 +109,8 @@ async def serve_http(
         custom_starlette_routes=_health(how, stopping),
     )
     app.router.routes[:0] = _metadata(auth)
+    if how.verifier is not None and needs is not None:
+        app.user_middleware.append(Middleware(StepUp, needs=needs, metadata=_metadata_url(auth)))
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -156,6 +161,12 @@ def _metadata(auth: AuthSettings | None) -> list[Route]:
     if auth is None or auth.resource_server_url is None:
         return []
     return create_protected_resource_routes(auth.resource_server_url, [auth.issuer_url], scopes_supported=list(SCOPES))
+
+
+def _metadata_url(auth: AuthSettings | None) -> AnyHttpUrl | None:
+    if auth is None or auth.resource_server_url is None:
+        return None
+    return build_resource_metadata_url(auth.resource_server_url)
 
 
 def _health(how: Http, stopping: asyncio.Event) -> list[Route]:

@@ -132,10 +132,34 @@ async def test_a_token_does_what_its_scopes_say(tmp_path: Path) -> None:
         async with client_with(url, tokens["reader"]) as client:
             names = [tool.name for tool in (await client.list_tools()).tools]
             assert names == ["get_execution", "list_executions", "list_workflows"]
+        async with client_with(url, tokens["reader"], "legacy") as older:
             with pytest.raises(MCPError, match="does not have the scope 'run'"):
-                await client.call_tool("approve", {"input": "A1"})
+                await older.call_tool("approve", {"input": "A1"})
         async with client_with(url, tokens["ada"]) as client:
             assert "approve" in {tool.name for tool in (await client.list_tools()).tools}
+
+
+async def test_a_client_of_today_is_told_to_ask_for_the_scope_it_needs(tmp_path: Path) -> None:
+    with guarded(tmp_path) as (url, tokens):
+        for method, name, scope in [("tools/call", "approve", "run"), ("tasks/cancel", "some id", "control")]:
+            headers = {"Authorization": f"Bearer {tokens['reader']}", "Mcp-Method": method, "Mcp-Name": name}
+            refused = await posted(url, json=request(method, {}), headers=headers)
+            assert refused.status_code == 403
+            said = refused.headers["WWW-Authenticate"]
+            assert said == f'Bearer error="insufficient_scope", error_description="Required scope: {scope}"'
+        lying = {
+            "Authorization": f"Bearer {tokens['reader']}",
+            "Mcp-Method": "tools/call",
+            "Mcp-Name": "list_workflows",
+        }
+        meta: dict[str, Any] = {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": {},
+        }
+        call = request("tools/call", {"name": "approve", "arguments": {"input": "A1"}, "_meta": meta})
+        more = {"MCP-Protocol-Version": "2026-07-28", "Accept": "application/json, text/event-stream"}
+        refused = await posted(url, json=call, headers=lying | more)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, -32020)
 
 
 async def test_the_server_says_how_it_is_and_takes_no_body_that_is_too_large(tmp_path: Path) -> None:
