@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from pydantic_ai.messages import ModelResponse, TextPart
+from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
 from pydantic_ai.usage import RequestUsage
 
 from flux import ExecutionContext, Flux, pause, task, workflow
 from flux.errors import BudgetExceeded, DefinitionError, ModelNotReady
 from flux.stores.memory import MemoryStore
+from flux.tasks import sleep
 from flux.tasks.ai import Budget, agent
 from flux.testing import FakeClock, ScriptedModel, crash_at_every_fact, tool_call
 
@@ -122,6 +124,52 @@ async def test_time_is_counted_from_the_first_request() -> None:
         done = await flux.resume(paused.execution_id, None)
     assert isinstance(done.error, BudgetExceeded)
     assert done.error.limit == "max_seconds"
+
+
+def costly(*replies: str | ToolCallPart) -> list[ModelResponse]:
+    """Replies that cost a dollar and a quarter each."""
+    usage = RequestUsage(input_tokens=500_000, output_tokens=0)
+    parts = (TextPart(reply) if isinstance(reply, str) else reply for reply in replies)
+    return [ModelResponse([part], usage=usage, provider_name="openai") for part in parts]
+
+
+def called(name: str, **arguments: Any) -> ToolCallPart:
+    return replace(tool_call(name, **arguments), tool_call_id=f"call {arguments}")
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"max_tokens": 1_500_000}, "max_tokens 1500000 of 1.5e+06"),
+        ({"max_usd": 3.0}, "max_usd 3.75 of 3"),
+        ({"max_tool_calls": 2}, "max_tool_calls 2 of 2"),
+        ({"max_seconds": 60.0}, "max_seconds"),
+    ],
+)
+async def test_every_limit_holds_over_crashes_for_an_agent_and_its_sub_agents(limits: Any, said: str) -> None:
+    """Two of the requests are made by the sub-agent, and so is the second of the tool calls."""
+    looks = ScriptedModel(costly(called("look", where="box"), "nothing there"), name="gpt-4o")
+    worker = agent("Work.", model=looks, name="worker", tools=[look])
+    leads = ScriptedModel(costly(called("delegate", agent="worker", instruction="x"), "done", "again"), name="gpt-4o")
+    boss = agent("Lead.", model=leads, name="boss", agents=[worker], tools=[look], budget=Budget(**limits))
+    again = agent(
+        "Look.",
+        model=ScriptedModel(costly(called("look", where="bag"), "never"), name="gpt-4o"),
+        name="again",
+        tools=[look],
+        budget=boss.definition.budget,
+    )
+
+    @workflow
+    async def works(ctx: ExecutionContext[Any]) -> str:
+        try:
+            await boss("Go.")
+            await sleep(120)
+            return await again("And again.")
+        except BudgetExceeded as exc:
+            return exc.limit if exc.limit == "max_seconds" else f"{exc.limit} {exc.spent:.10g} of {exc.maximum:g}"
+
+    assert (await crash_at_every_fact(works)).output == said
 
 
 def test_a_negative_limit_is_refused() -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ from pydantic import BaseModel
 from flux import ExecutionContext, Flux, task, workflow
 from flux.domain.events import CallReturned, CallStarted, Event
 from flux.tasks.ai import agent
+from flux.tasks.ai.memory import working_memory
 from flux.testing import ScriptedModel, crash_at_every_fact, replayed_from, tool_call
 
 pytestmark = pytest.mark.anyio
@@ -111,3 +116,47 @@ async def test_what_a_conversation_leaves_on_disk_grows_with_its_length_alone(fl
         events = (await flux.get(done.execution_id, events=True)).events
         sizes.append(sum(len(repr(event.fact)) for event in events))
     assert sizes[2] - sizes[1] < 2.2 * (sizes[1] - sizes[0])
+
+
+TURNS = 200
+
+
+async def test_two_agents_and_four_sub_agents_in_200_turns_need_as_much_room_late_as_early(own_database: Path) -> None:
+    """Both remember all that was said. What a turn leaves in the file does not depend on how much was said before."""
+    room: list[int] = []
+
+    @task
+    async def measure() -> None:
+        with closing(sqlite3.connect(own_database)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            (used,) = connection.execute(
+                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
+            ).fetchone()
+            room.append(used)
+
+    leads = [leader(name) for name in ("left", "right")]
+
+    @workflow
+    async def talks(ctx: ExecutionContext[Any]) -> int:
+        await measure()
+        for turn in range(TURNS):
+            await leads[turn % 2](f"turn {turn}")
+            if turn % (TURNS // 4) == TURNS // 4 - 1:
+                await measure()
+        return TURNS
+
+    async with Flux(str(own_database), recover=False) as flux:
+        done = await flux.run(talks)
+    assert done.output == TURNS, done.error
+    early, *_, late = (after - before for before, after in pairwise(room))
+    assert late < 1.1 * early
+    assert late < TURNS / 4 * 10_000
+
+
+def leader(name: str) -> Any:
+    """An agent that has each turn done by one of its two sub-agents, and remembers everything."""
+    helpers = [agent("Help.", model=ScriptedModel(["helped"] * TURNS), name=f"{name}_{n}") for n in range(2)]
+    replies: list[Any] = []
+    for turn in range(TURNS // 2):
+        replies += [tool_call("delegate", agent=f"{name}_{turn % 2}", instruction="help"), f"turn {turn} is done"]
+    return agent("Lead.", model=ScriptedModel(replies), name=name, agents=helpers, working_memory=working_memory())
