@@ -10,9 +10,6 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from flux import ExecutionContext, Flux, pause, task, workflow
 from flux.tasks import call, parallel
@@ -20,57 +17,16 @@ from flux.tasks.ai import agent
 from flux.tasks.mcp import mcp
 from flux.testing import ScriptedModel
 from tests.mcp.serving import ERAS, Era, client_of, data_of, serving
+from tests.spans import Spans, collecting, said, trace_of
 from tests.tasks.mcp.servers import adder, over_http
 
 pytestmark = pytest.mark.anyio
 
 
-class Spans:
-    """What has been told since the test began."""
-
-    def __init__(self) -> None:
-        self.exporter = InMemorySpanExporter()
-
-    @property
-    def all(self) -> list[ReadableSpan]:
-        return list(self.exporter.get_finished_spans())
-
-    def named(self, name: str) -> list[ReadableSpan]:
-        return [span for span in self.all if span.name == name]
-
-    def one(self, name: str) -> ReadableSpan:
-        (span,) = self.named(name)
-        return span
-
-    def above(self, span: ReadableSpan) -> str | None:
-        """The name of the span that it is part of."""
-        return next((each.name for each in self.all if span.parent and _id(each) == span.parent.span_id), None)
-
-
 @pytest.fixture
 def spans() -> Iterator[Spans]:
-    if not isinstance(trace.get_tracer_provider(), TracerProvider):  # which is set once in a process
-        trace.set_tracer_provider(TracerProvider())
-    provider = trace.get_tracer_provider()
-    assert isinstance(provider, TracerProvider)
-    spans = Spans()
-    provider.add_span_processor(SimpleSpanProcessor(spans.exporter))
-    yield spans
-    spans.exporter.shutdown()
-
-
-def _id(span: ReadableSpan) -> int:
-    assert span.context is not None
-    return span.context.span_id
-
-
-def trace_of(span: ReadableSpan) -> str:
-    assert span.context is not None
-    return f"{span.context.trace_id:032x}"
-
-
-def said(span: ReadableSpan) -> dict[str, Any]:
-    return dict(span.attributes or {})
+    with collecting() as spans:
+        yield spans
 
 
 @task

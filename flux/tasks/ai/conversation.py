@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from opentelemetry import trace
 from pydantic_ai.messages import (
     ModelMessage,
     ModelRequest,
@@ -65,6 +66,9 @@ _NOT_FOR_THE_MODEL = (NonDeterminismError, BudgetExceeded, DefinitionError, Mode
 
 async def converse(definition: Definition, instruction: Any, context: Any) -> Any:
     """One run of an agent; its answer."""
+    trace.get_current_span().set_attributes(
+        {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": definition.name}
+    )
     budgets = in_force.get()
     if definition.budget is not None and definition.budget not in budgets:
         budgets = (*budgets, definition.budget)

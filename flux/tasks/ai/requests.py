@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -19,6 +20,7 @@ from pydantic_ai.messages import (
     ToolCallPart,
 )
 from pydantic_ai.models import Model, ModelRequestParameters
+from pydantic_ai.models.instrumented import InstrumentationSettings
 from pydantic_ai.settings import ModelSettings
 
 from flux.decorators import Task
@@ -29,6 +31,9 @@ from flux.tasks.ai.budget import Budget, Usage, in_force
 from flux.tasks.ai.definition import Definition
 from flux.tasks.ai.ledger import ASKED, Entry, ledger_of, own_place
 from flux.tasks.ai.telling import Telling
+
+CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+"""The variable by which OpenTelemetry lets people have the texts themselves in their spans."""
 
 _PASSING = {408, 409, 425, 429}
 """The HTTP statuses below 500 after which asking again may help."""
@@ -101,7 +106,7 @@ class Asking:
                 messages,
                 model_settings=self.settings,
                 model_request_parameters=parameters,
-                instrument=_is_traced(),
+                instrument=_instrumented(),
             )
         except UserError as exc:
             raise ModelRefused(f"The request cannot be made of {model.model_name!r}: {exc}") from exc
@@ -118,7 +123,11 @@ class Asking:
         self, run: Run, model: Model[Any], messages: Sequence[ModelMessage], parameters: ModelRequestParameters
     ) -> ModelResponse:
         asked = model_request_stream(
-            model, messages, model_settings=self.settings, model_request_parameters=parameters, instrument=_is_traced()
+            model,
+            messages,
+            model_settings=self.settings,
+            model_request_parameters=parameters,
+            instrument=_instrumented(),
         )
         telling = Telling(run, self.definition.name)
         async with asked as stream:
@@ -128,9 +137,11 @@ class Asking:
         return stream.get()
 
 
-def _is_traced() -> bool:
-    """Whether somebody collects spans: then each request is one, by the GenAI conventions."""
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+def _instrumented() -> InstrumentationSettings | bool:
+    """Where somebody collects spans each request is one, by the GenAI conventions; with what is said if that is asked for."""
+    if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        return False
+    return InstrumentationSettings(include_content=os.environ.get(CONTENT, "").lower() == "true")
 
 
 def _instructed(messages: Sequence[ModelMessage], instructions: str) -> list[ModelMessage]:
