@@ -11,7 +11,7 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from flux_mcp_server._sdk import CallNext, Context, HandlerReply, add_middleware
 from flux_mcp_server.auth import SCOPES, Needs, StepUp
 from flux_mcp_server.streams import Sent
 from flux_mcp_server.wire import Wire
@@ -39,12 +40,16 @@ log = logging.getLogger("flux.mcp")
 LONGEST_LINE = 64 * 1024 * 1024  # bytes of one message
 CHUNK = 64 * 1024
 RETRY = 1000  # milliseconds after which a client whose stream was cut comes back
+LAST_ANSWERS = 0.5  # seconds for what is under way when the client says no more
+TURN = 0.05  # seconds for what the event loop has still to do
 PARENT = 1.0  # seconds between two looks at who our parent is
 
 
 async def serve_stdio(server: Server[Any], wire: Wire, stopping: asyncio.Event) -> None:
     """Serve one client, until it closes its end or `stopping` is set."""
-    reading, writing = _Lines(wire.input), _Writer(wire.output, stopping)
+    under_way = _UnderWay()
+    add_middleware(server, under_way)
+    reading, writing = _Lines(wire.input, under_way.answered), _Writer(wire.output, stopping)
     await writing.open()
     async with stdio_server(cast(Any, reading), cast(Any, writing)) as (received, sent):
         serving = asyncio.ensure_future(server.run(received, sent, server.create_initialization_options()))
@@ -52,6 +57,31 @@ async def serve_stdio(server: Server[Any], wire: Wire, stopping: asyncio.Event) 
         await _until(serving, stopping)
         watching.cancel()
         reading.close()
+
+
+class _UnderWay:
+    """Counts requests, to answer those at the end of the input that take no time: `printf ... | flux-mcp-server` is a way to try it."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._idle = asyncio.Event()
+
+    async def __call__(self, client: Context, call_next: CallNext) -> HandlerReply:
+        self._count += 1
+        self._idle.clear()
+        try:
+            return await call_next(client)
+        finally:
+            self._count -= 1
+            if not self._count:
+                self._idle.set()
+
+    async def answered(self) -> None:
+        await asyncio.sleep(TURN)  # what was read last has begun by then
+        if self._count:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), LAST_ANSWERS)
+        await asyncio.sleep(TURN)  # and is written
 
 
 async def _orphaned(stopping: asyncio.Event) -> None:
@@ -246,10 +276,11 @@ def leave_within(seconds: float) -> None:
 
 @dataclass
 class _Lines:
-    """The lines of a file descriptor, as the SDK reads them. Pipes and sockets are read by the event loop, anything else by a
-    thread that nobody waits for."""
+    """The lines of a file descriptor, as the SDK reads them, then `ended`, before it hears that there are no more. Pipes and sockets
+    are read by the event loop, anything else by a thread that nobody waits for."""
 
     descriptor: int
+    ended: Callable[[], Awaitable[None]]
     _transport: asyncio.ReadTransport | None = None
 
     async def __aiter__(self) -> AsyncIterator[str]:
@@ -264,6 +295,7 @@ class _Lines:
             ).start()
         async for line in _split(reader):
             yield line.decode("utf-8", "replace")
+        await self.ended()
 
     def close(self) -> None:
         if self._transport is not None:

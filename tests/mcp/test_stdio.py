@@ -26,7 +26,11 @@ pytestmark = pytest.mark.anyio
 SERVED = Path(__file__).with_name("served.py")
 
 
-HELLO = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
+HELLO: dict[str, Any] = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "test", "version": "0"},
+}
 
 
 @pytest.fixture
@@ -195,7 +199,7 @@ def test_the_end_of_stdin_ends_the_server_although_a_thread_is_busy(trace: Path)
         assert running.stdin is not None
         running.stdin.close()
         assert running.wait(PATIENCE) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 6
 
 
 def test_a_signal_ends_the_server_although_a_thread_is_busy_and_stdin_open(trace: Path) -> None:
@@ -247,6 +251,36 @@ def test_it_works_on_files_as_well_as_on_pipes(trace: Path, tmp_path: Path) -> N
             [server.command, *server.args], cwd=server.cwd, env=server.env, stdin=given, stdout=taken, timeout=PATIENCE
         )
     assert [json.loads(line)["id"] for line in lines(replies)] == [0]
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_requests_from_a_pipe_that_ends_are_answered(era: Era, trace: Path) -> None:
+    meta: dict[str, Any] = {
+        "io.modelcontextprotocol/protocolVersion": era,
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    more: dict[str, Any] = {} if era == "legacy" else {"_meta": meta}
+    asked: list[tuple[int, str, dict[str, Any]]] = [
+        *([(0, "initialize", HELLO)] if era == "legacy" else []),
+        (1, "tools/list", more),
+        (2, "tools/call", {"name": "list_workflows", "arguments": {}, **more}),
+    ]
+    server = parameters(trace)
+    ran = subprocess.run(
+        [server.command, *server.args],
+        cwd=server.cwd,
+        env=server.env,
+        input="".join(line_of(id, method, params) for id, method, params in asked),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert sorted(json.loads(line)["id"] for line in ran.stdout.splitlines()) == [id for id, _, _ in asked]
+
+
+def line_of(id: int, method: str, params: dict[str, Any]) -> str:
+    return json.dumps({"jsonrpc": "2.0", "id": id, "method": method, "params": params}) + "\n"
 
 
 PARENT = """
