@@ -25,10 +25,12 @@ from flux.service import Flux
 from flux.settings import Settings
 from flux_mcp_server.catalog import AnyWorkflow, Catalog
 from flux_mcp_server.declared import Declared, declared_in
+from flux_mcp_server.http import Http, serve_http
 from flux_mcp_server.limits import Limits
 from flux_mcp_server.reload import watch
 from flux_mcp_server.server import Served, assemble
-from flux_mcp_server.transports import Http, leave_within, serve_http, serve_stdio, stop_on_signals
+from flux_mcp_server.stdio import serve_stdio
+from flux_mcp_server.stopping import leave_within, stop_on_signals
 from flux_mcp_server.wire import Wire
 
 if TYPE_CHECKING:  # the command line is the one that runs us

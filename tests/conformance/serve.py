@@ -21,8 +21,9 @@ from flux_mcp_server._sdk import CallNext, Context, HandlerReply, add_middleware
 from flux_mcp_server.calls import Call
 from flux_mcp_server.catalog import AnyWorkflow, Catalog, Offer
 from flux_mcp_server.declared import Declared, declared_by
+from flux_mcp_server.http import serve_http
 from flux_mcp_server.server import Served, assemble
-from flux_mcp_server.transports import serve_http, stop_on_signals
+from flux_mcp_server.stopping import stop_on_signals
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.conformance import fixtures
