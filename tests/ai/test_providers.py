@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 from pydantic_ai.models import override_allow_model_requests
+from starlette.exceptions import HTTPException
 
 from flux import ExecutionContext, Flux, task, workflow
 from flux.errors import ModelError, ModelNotReady
@@ -158,6 +159,27 @@ async def test_each_form_by_each_provider_has_its_type_live_and_on_replay(
         done = await crash_at_every_fact(asking(teller))
         assert done.output == answer, done.error
         assert type(done.output) is type(answer)
+
+
+@pytest.mark.parametrize("knows_tools", [True, False])
+async def test_a_server_that_knows_no_forms_is_asked_in_another_way(provider: FakeProvider, knows_tools: bool) -> None:
+    """Servers that speak as OpenAI does do not all know what OpenAI knows; some say so with a status of 500."""
+
+    def reply(body: dict[str, Any]) -> Reply:
+        if body.get("response_format", {}).get("type") == "json_schema":
+            raise HTTPException(500, "response_format: Input should be 'text' or 'json_object'")
+        if "tools" not in body:
+            return '{"city": "Ulm", "degrees": 20}'
+        if not knows_tools:
+            raise HTTPException(400, "llama3 does not support tools")
+        return [Call("final_result", {"city": "Ulm", "degrees": 20})]
+
+    provider.reply = reply
+    reporter = agent("Report.", model="mine/small", base_url=f"{provider.url}/v1", response_format=Weather)
+    done = await crash_at_every_fact(asking(reporter))
+    assert done.output == Weather(city="Ulm", degrees=20), done.error
+    requests = [event for event in done.events if event.type == "TASK_STARTED" and event.name.endswith(":llm")]
+    assert len(requests) == (2 if knows_tools else 3)
 
 
 @pytest.mark.parametrize(

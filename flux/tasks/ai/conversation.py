@@ -35,6 +35,7 @@ from flux.errors import (
     DefinitionError,
     InvalidInput,
     ModelNotReady,
+    ModelRefused,
     NonDeterminismError,
     OutputInvalid,
     TaskFailed,
@@ -200,8 +201,14 @@ class Conversation:
             self._definition.instructions,
             self._digest.text,
         )
-        parameters = self._output.parameters(self._model, tools)
-        return await asking.ask(self._model, parameters, output_tool=None if self._output.is_text else OUTPUT_TOOL)
+        output_tool = None if self._output.is_text else OUTPUT_TOOL
+        while True:
+            parameters = self._output.parameters(self._model, tools)
+            try:
+                return await asking.ask(self._model, parameters, output_tool=output_tool)
+            except ModelRefused as refusal:
+                if not self._output.falls_back(parameters.output_mode, refusal):
+                    raise
 
     async def _correct(
         self, fault: InvalidInput, reply: Reply, calls: Sequence[ToolCallPart], output_call: ToolCallPart | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart
@@ -12,13 +13,23 @@ from pydantic_ai.output import OutputObjectDefinition
 from pydantic_ai.tools import ToolDefinition
 
 from flux import schema
-from flux.errors import InvalidInput
+from flux.errors import InvalidInput, ModelRefused
 
 OUTPUT_TOOL = "final_result"
 WRAPPED = "response"
 """The one property of an answer that is no object: providers want an object at the root."""
 
+_FORM_WORDS: Mapping[str, Sequence[str]] = {
+    "native": ("response_format", "json_schema", "output_config", "responseJsonSchema"),
+    "tool": ("tool_choice", "does not support tools"),
+}
+"""By which a refusal is known to be about the way in which a form was asked for: not every server knows what OpenAI knows."""
+
 _FENCED = re.compile(r"^\s*```[a-zA-Z]*\s*\n(.*?)\n?\s*```\s*$", re.DOTALL)
+
+
+def is_about_form(said: str) -> bool:
+    return any(word in said for words in _FORM_WORDS.values() for word in words)
 
 
 class Output:
@@ -30,6 +41,8 @@ class Output:
         self._wrapped = type is not None and not (described.get("type") == "object" and "properties" in described)
         self._schema = schema.object_with(WRAPPED, described) if self._wrapped else described
 
+        self._refused: set[str] = set()
+
     @property
     def is_text(self) -> bool:
         return self._type is None
@@ -40,11 +53,11 @@ class Output:
             return ModelRequestParameters(function_tools=tools)
         profile = model.profile
         together = model.system != "google" or not tools or profile.get("google_supports_tool_combination", False)
-        if profile.get("supports_json_schema_output", False) and together:
+        if profile.get("supports_json_schema_output", False) and together and "native" not in self._refused:
             return ModelRequestParameters(
                 function_tools=tools, output_mode="native", output_object=self._object(), allow_text_output=True
             )
-        if profile.get("supports_tools", True):
+        if profile.get("supports_tools", True) and "tool" not in self._refused:
             tool = ToolDefinition(
                 name=OUTPUT_TOOL,
                 description="Give the final answer, in this form. It ends the conversation.",
@@ -57,6 +70,13 @@ class Output:
         return ModelRequestParameters(
             function_tools=tools, output_mode="prompted", output_object=self._object(), allow_text_output=True
         )
+
+    def falls_back(self, mode: str, refusal: ModelRefused) -> bool:
+        """Whether to ask for the form in another way than this one, which the server turns out not to know."""
+        if mode in self._refused or not any(word in str(refusal) for word in _FORM_WORDS.get(mode, ())):
+            return False
+        self._refused.add(mode)
+        return True
 
     def _object(self) -> OutputObjectDefinition:
         return OutputObjectDefinition(json_schema=self._schema, name=OUTPUT_TOOL)

@@ -30,6 +30,7 @@ from flux.errors import BudgetExceeded, ModelError, ModelNotReady, ModelRefused
 from flux.tasks.ai.budget import Budget, Usage, in_force
 from flux.tasks.ai.definition import Definition
 from flux.tasks.ai.ledger import ASKED, Entry, ledger_of, own_place
+from flux.tasks.ai.output import is_about_form
 from flux.tasks.ai.telling import Telling
 
 CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
@@ -153,11 +154,15 @@ def _instructed(messages: Sequence[ModelMessage], instructions: str) -> list[Mod
 
 def _failure(model: Model[Any], exc: AgentRunError) -> ModelError | ModelRefused:
     said = f"{model.model_name!r} of {model.system}: {exc}"
-    if isinstance(exc, ModelHTTPError) and exc.status_code < 500 and exc.status_code not in _PASSING:
+    if isinstance(exc, ModelHTTPError) and (_is_final(exc.status_code) or is_about_form(str(exc))):
         return ModelRefused(f"The request was refused by {said}")
     if isinstance(exc, ModelAPIError):
         return ModelError(f"No answer from {said}")
     return ModelError(f"No usable answer from {said}")
+
+
+def _is_final(status: int) -> bool:
+    return status < 500 and status not in _PASSING
 
 
 def _allowed(usages: Sequence[tuple[Budget, Usage]], calls: int) -> int | None:
