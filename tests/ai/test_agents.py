@@ -186,6 +186,19 @@ def test_neither_flux_nor_its_agents_import_the_optional_extra() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_missing_extra_is_said_when_an_agent_is_called() -> None:
+    code = (
+        "import sys; sys.modules['pydantic_ai'] = None\n"
+        "from flux import workflow\nfrom flux.tasks.ai import agent\n"
+        "helper = agent('Help.', model='ollama/llama3', name='helper')\n"
+        "@workflow\nasync def helps(): return await helper('Go.')\n"
+        "print(helps.run().error)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "Agent 'helper' needs a package that is not there" in ran.stdout, ran.stderr
+    assert "pip install 'flux-mcp-server[ai]'" in ran.stdout
+
+
 def test_what_cannot_be_an_agent_is_refused_at_once() -> None:
     with pytest.raises(DefinitionError, match="system prompt"):
         agent(search_web, model="ollama/x")  # pyright: ignore[reportArgumentType] - that is the point

@@ -119,6 +119,19 @@ async def test_a_window_begins_with_the_user_and_splits_no_pair(flux: Flux) -> N
     assert third.said == ["user-prompt: Hello", "text: Hi.", "user-prompt: Good bye"]
 
 
+async def test_only_so_many_tokens_of_it_are_shown_the_last_ones(flux: Flux) -> None:
+    model = ScriptedModel(["a" * 400, "short", everything])
+    chatbot = agent("Chat.", model=model, working_memory=working_memory(max_tokens=60))
+
+    @workflow
+    async def conversation(ctx: ExecutionContext[Any]) -> str:
+        await chatbot("long")
+        await chatbot("brief")
+        return await chatbot("now")
+
+    assert (await flux.run(conversation)).output == "user-prompt: brief | text: short | user-prompt: now"
+
+
 async def test_a_memory_can_be_written_read_and_thinned_by_hand() -> None:
     memory = working_memory(name="notes")
     model = ScriptedModel([everything])

@@ -32,6 +32,10 @@ MODELS = {
     "google": "google/gemini-2.5-flash",
 }
 KEY = "sk-proj-not-a-real-key-0123456789"
+SIGNATURES = {
+    "anthropic": "ErUBCkYIBxgCIkDq0wexampleofasignaturethatisonlyhandedbackAAEgw=",
+    "google": "CiQB0e2Kb3hhbXBsZW9mYXNpZ25hdHVyZXRoYXRpc2hhbmRlZGJhY2s=",
+}
 numbers = count()
 
 
@@ -95,6 +99,7 @@ async def test_calls_at_once_a_wrong_one_and_a_wrong_answer_come_to_a_typed_one(
     assert "20 F in Rome" in looked
     assert "The call of tool 'get_weather'" in mended
     assert "degrees: is required" in corrected
+    assert SIGNATURES.get(provider, "") in looked  # of its thoughts, which it wants to have back
 
 
 async def test_a_stream_comes_to_the_same_record_and_is_told_as_it_comes(flux: Flux, provider: str) -> None:
