@@ -161,25 +161,37 @@ async def test_each_form_by_each_provider_has_its_type_live_and_on_replay(
         assert type(done.output) is type(answer)
 
 
-@pytest.mark.parametrize("knows_tools", [True, False])
-async def test_a_server_that_knows_no_forms_is_asked_in_another_way(provider: FakeProvider, knows_tools: bool) -> None:
+def knowing_no_forms(*, status: int, knows_tools: bool) -> Any:
     """Servers that speak as OpenAI does do not all know what OpenAI knows; some say so with a status of 500."""
 
     def reply(body: dict[str, Any]) -> Reply:
         if body.get("response_format", {}).get("type") == "json_schema":
-            raise HTTPException(500, "response_format: Input should be 'text' or 'json_object'")
+            raise HTTPException(status, "response_format: Input should be 'text' or 'json_object'")
         if "tools" not in body:
             return '{"city": "Ulm", "degrees": 20}'
         if not knows_tools:
-            raise HTTPException(400, "llama3 does not support tools")
+            raise HTTPException(status, "llama3 does not support tools")
         return [Call("final_result", {"city": "Ulm", "degrees": 20})]
 
-    provider.reply = reply
+    return reply
+
+
+@pytest.mark.parametrize(("knows_tools", "requests"), [(True, 2), (False, 3)])
+async def test_a_server_that_knows_no_forms_is_asked_in_another_way(
+    provider: FakeProvider, knows_tools: bool, requests: int
+) -> None:
+    provider.reply = knowing_no_forms(status=422, knows_tools=knows_tools)
     reporter = agent("Report.", model="mine/small", base_url=f"{provider.url}/v1", response_format=Weather)
     done = await crash_at_every_fact(asking(reporter))
     assert done.output == Weather(city="Ulm", degrees=20), done.error
-    requests = [event for event in done.events if event.type == "TASK_STARTED" and event.name.endswith(":llm")]
-    assert len(requests) == (2 if knows_tools else 3)
+    asked = [event for event in done.events if event.type == "TASK_STARTED" and event.name.endswith(":llm")]
+    assert len(asked) == requests
+
+
+async def test_so_is_one_that_calls_it_a_fault_of_its_own(flux: Flux, provider: FakeProvider) -> None:
+    provider.reply = knowing_no_forms(status=500, knows_tools=True)
+    reporter = agent("Report.", model="mine/small", base_url=f"{provider.url}/v1", response_format=Weather)
+    assert (await flux.run(asking(reporter))).output == Weather(city="Ulm", degrees=20)
 
 
 @pytest.mark.parametrize(
