@@ -71,10 +71,12 @@ def stream_of(value: Any) -> str | None:
 
 
 def in_words(value: Any) -> Any:
-    """What an agent tells of its tools, in words; any other value as it is."""
+    """What an agent tells of its work, in words; any other value as it is."""
     match value:
         case {"type": "tool_start" | "tool_done" as what, "tool": str() as tool}:
             return _TOOLS[what].format(tool)
+        case {"type": "broken_off"}:
+            return "was broken off"
         case _:
             return value
 

@@ -205,9 +205,14 @@ async def test_a_provider_that_refuses_is_asked_once_and_no_key_is_kept(flux: Fl
 
 
 async def test_a_stream_that_breaks_off_is_asked_for_again(flux: Flux) -> None:
-    with replaying("anthropic", "broken") as recorded:
-        done = await flux.run(answering(recorded, "anthropic", tools=[get_weather], stream=True))
+    said: list[Progress] = []
+    with replaying("anthropic", "broken") as recorded, flux.observed("x", said.append):
+        done = await flux.run(answering(recorded, "anthropic", tools=[get_weather], stream=True), execution_id="x")
     assert done.output == Weather(city="Ulm", degrees=20.5), done.error
+    told = [progress.value for progress in said]
+    end = told.index({"type": "broken_off"})
+    assert "".join(value["token"] for value in told[:end]) == "I will look at"
+    assert "I will look at both cities." in "".join(value.get("token", "") for value in told[end:] if value is not None)
     assert len(recorded.requests) == 5
     with replaying("anthropic", *["broken"] * 3) as recorded:
         failed = await flux.run(answering(recorded, "anthropic", stream=True))

@@ -131,9 +131,13 @@ class Asking:
             instrument=_instrumented(),
         )
         telling = Telling(run, self.definition.name)
-        async with asked as stream:
-            async for event in stream:
-                telling.hear(event)
+        try:
+            async with asked as stream:
+                async for event in stream:
+                    telling.hear(event)
+        except AgentRunError:
+            telling.break_off()
+            raise
         telling.end()
         return stream.get()
 

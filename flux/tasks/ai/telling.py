@@ -44,6 +44,11 @@ class Telling:
         for kind, pieces in self._pieces.items():
             self._tell(kind, pieces.rest())
 
+    def break_off(self) -> None:
+        """What was told is no reply: whoever shows it hears that it may come again, from its beginning."""
+        if self._pieces:
+            self._run.tell(self._agent, {"type": "broken_off"}, call=self._call)
+
     def _add(self, kind: str, text: str) -> None:
         self._tell(kind, self._pieces[kind].add(text, self._run.codec))
 
