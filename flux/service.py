@@ -92,7 +92,9 @@ class Flux:
                 recoveries=self.settings.max_recoveries,
                 recover=self._recover,
                 retention=self.settings.retention,
-                tags=self.settings.worker_tags if self._recover else None,  # a script runs what it is told to
+                # a script runs what it is told to
+                tags=self.settings.worker_tags if self._recover else None,
+                concurrency=self.settings.concurrency if self._recover else None,
             )
             self._engine = await stack.enter_async_context(Engine(world))
             await stack.enter_async_context(Clockwork(self._engine))
@@ -235,6 +237,11 @@ class Flux:
         """The newest execution that was started with `key` at or after `since` (seconds since the epoch)."""
         found = await self.engine.store.find_key(key, since=since)
         return None if found is None else await self.get(found.id)
+
+    async def drain(self, seconds: float) -> None:
+        """Begin and take up nothing more here, and wait until what runs has come to rest, for so long at most. What still
+        runs then is given up by closing, for others to go on with."""
+        await self.engine.runs.drain(seconds)
 
     async def queues(self) -> list[QueueState]:
         """The queues in which executions run or wait, and how many of either, by name."""

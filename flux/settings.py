@@ -27,7 +27,8 @@ class Settings:
     `lease_seconds` is taken over by another process, `max_recoveries` times at most. `poll_seconds` is how often the database is
     asked for what other processes did and for due timers. `task_threads` is how many plain `def` tasks run at once,
     0 for one per processor. A value whose JSON is longer than `inline_limit` characters is kept in a file beside the database.
-    `worker_tags` say what this process has: it runs the workflows that need no more. Executions are deleted `retention_days` after
+    `worker_tags` say what this process has: it runs the workflows that need no more, and at most `concurrency` executions at
+    once (None: no limit, 0: none), the rest is left to other processes. Executions are deleted `retention_days` after
     they have ended, by processes that recover; None keeps them for ever."""
 
     database: str
@@ -38,6 +39,7 @@ class Settings:
     task_threads: int = 0
     inline_limit: int = 256 * 1024
     worker_tags: frozenset[str] = frozenset()
+    concurrency: int | None = None
     retention_days: float | None = None
 
     @property
@@ -127,5 +129,6 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "task_threads": _count,
     "inline_limit": _count,
     "worker_tags": _tags,
+    "concurrency": _count,
     "retention_days": _number(0, above=True, unit="days"),
 }

@@ -42,7 +42,9 @@ Places = Annotated[
 ]
 Database = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="The SQLite file. Without it: FLUX_DATABASE, or the one in your data folder."),
+    typer.Option(
+        metavar="FILE", help="The SQLite file, or postgresql://... Else: FLUX_DATABASE, or the one in your data folder."
+    ),
 ]
 From = Annotated[
     list[str] | None,
@@ -163,6 +165,28 @@ def fork(
 
     places = sources or []
     _exit(running.fork(id, at=at, new_id=new_id, sources=places, follow=follow, as_json=json, database=database))
+
+
+@app.command(rich_help_panel=RUNNING)
+def worker(
+    paths: Places = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="How many executions at once, at most. Else: no limit.")
+    ] = None,
+    tags: Annotated[
+        str | None, typer.Option(metavar="A,B", help="What this machine has that workflows may need: see `needs`.")
+    ] = None,
+    drain: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long what runs may go on after a signal to stop.")
+    ] = 10,
+    database: Database = None,
+) -> None:
+    """Run executions that servers, schedules and other processes have begun, until it is told to stop.
+
+    What it runs when it stops or dies, others go on with."""
+    from flux.cli import working  # noqa: PLC0415 - start-up time
+
+    working.work(paths or ["."], concurrency=concurrency, tags=tags, drain=drain, database=database)
 
 
 # -- look ----------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,8 @@ class Admission:
 
     async def _admit(self, queue: Queue) -> None:
         world = self._world
-        if self._runs.closing or not (world.recover or self._begun_here):
+        room = self._runs.room
+        if room <= 0 or not (world.recover or self._begun_here):
             return
         leases = await world.store.admit(
             queue,
@@ -63,7 +64,7 @@ class Admission:
             workflows=[name for name in world.runnable() if world.workflows.get(name).queue == queue],
             ttl=world.ttl,
             now=world.clock.now(),
-            most=BATCH,
+            most=int(min(room, BATCH)),
             only=None if world.recover else self._begun_here,
         )
         for lease in leases:

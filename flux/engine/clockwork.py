@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Collection
 
 from flux.engine.engine import Engine
+from flux.engine.ports import Listing
 from flux.engine.scheduler import Scheduler
 from flux.errors import StoreError
 
@@ -91,18 +93,19 @@ class Clockwork:
         """Go on with what is due: timers that have rung, executions whose owner is dead or has lost its lease."""
         engine = self._engine
         workflows = engine.world.runnable()
-        due = await engine.store.due(workflows=workflows, now=engine.world.clock.now(), limit=BATCH)
-        orphaned = [
-            row
-            for row in await engine.store.owned(workflows=workflows)
-            if row.owner is not None and engine.world.is_dead(row.owner)
-        ]
-        for row in [*due, *orphaned]:
-            await engine.take_up(row)
+        if engine.runs.room > 0:
+            due = await engine.store.due(workflows=workflows, now=engine.world.clock.now(), limit=BATCH)
+            for row in [*due, *await self._orphaned(workflows)]:
+                await engine.take_up(row)
         if engine.world.clock.now() >= self._next_family:
             self._next_family = engine.world.clock.now() + FAMILY
             for row in await engine.store.awaited(workflows=workflows, limit=BATCH):
                 await engine.wake_parent(row.id)
+
+    async def _orphaned(self, workflows: Collection[str]) -> list[Listing]:
+        """What processes of this machine held that are gone."""
+        owned = await self._engine.store.owned(workflows=workflows)
+        return [row for row in owned if row.owner is not None and self._engine.world.is_dead(row.owner)]
 
     async def prune(self) -> None:
         """Delete what ended longer ago than it is to be kept."""

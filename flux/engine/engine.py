@@ -112,7 +112,7 @@ class Engine:
         assert execution is not None
         body = self.world.workflows.get(execution.workflow)
         place = await self.admission.place(execution, priority)
-        owner = self.world.owner if place is None and self.world.can_run(body.name) else None
+        owner = self.world.owner if place is None and self._has_room_for(body.name) else None
         try:
             lease = await self.store.create(
                 id, history, head=head_of(execution), owner=owner, ttl=self.world.ttl, key=key, place=place
@@ -123,7 +123,12 @@ class Engine:
             self.runs.begin(body, lease, history)
         elif place is not None:
             await self.admission.begin(execution)
+        else:
+            self.stirred.set()  # it is for whoever is free first, which may be we again
         return execution
+
+    def _has_room_for(self, workflow: str) -> bool:
+        return self.world.can_run(workflow) and self.runs.room > 0
 
     # -- look -------------------------------------------------------------------------------------------------------
 
@@ -192,7 +197,7 @@ class Engine:
             if execution.status.is_final or id in self.runs:
                 return execution
             if execution.status is Status.RUNNING:
-                if self.world.can_run(execution.workflow):
+                if self._has_room_for(execution.workflow):
                     with suppress(QueueFull):  # then it waits for its turn
                         await self.runs.take_up(id)
                 return execution
@@ -244,7 +249,7 @@ class Engine:
 
     async def take_up(self, listing: Listing) -> None:
         """Go on with an execution that is due: its owner died, its timer has rung, or nobody has begun it."""
-        if listing.id in self.runs or not self.world.can_run(listing.workflow):
+        if listing.id in self.runs or not self._has_room_for(listing.workflow):
             return
         try:
             if listing.status is Status.RUNNING:
@@ -267,7 +272,7 @@ class Engine:
         for child in await self._living_children(id):
             await self.wake_family(child)
         execution, _ = await self._look(id)
-        if self.world.can_run(execution.workflow):
+        if self._has_room_for(execution.workflow):
             with suppress(ExecutionBusy):  # another process was quicker
                 await self._wake(id)
 
@@ -275,7 +280,7 @@ class Engine:
         """After a fact from outside: tell the run of this process, or begin one, unless another process has it."""
         if not self.runs.refresh(id):
             execution, _ = await self._look(id)
-            if execution.status is Status.RUNNING and self.world.can_run(execution.workflow):
+            if execution.status is Status.RUNNING and self._has_room_for(execution.workflow):
                 with suppress(ExecutionBusy):  # its owner will see the fact
                     await self.runs.take_up(id)
         return await self.get(id)
@@ -345,6 +350,8 @@ class Engine:
         """After a run has come to rest: somebody may have waited for that."""
         await self._settle_family(execution)
         await self.admission.next(execution)
+        if self.world.concurrency is not None:
+            self.stirred.set()  # there is room for another
 
     async def _settle_family(self, execution: Execution) -> None:
         """Parent and child each look at the other after their own last write: so neither sleeps through the other's end."""

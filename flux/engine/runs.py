@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from math import inf
 from weakref import WeakSet
 
 from flux.domain.events import CallStarted, Event, ExecutionFailed, ExecutionRecovered
@@ -33,7 +34,8 @@ class World:
     """What an engine is made of. `ttl` is how long a lease lasts, in seconds, `poll` how often the database is looked at for
     what others did, `recoveries` how often in a row an execution may take its process down. With `recover` what others have
     begun and left is taken up here: what a server does, and a script does not. `tags` say what this process has that workflows
-    may need, None that it runs them whatever they need. Executions are deleted `retention` seconds after they have ended, None
+    may need, None that it runs them whatever they need; `concurrency` is how many executions it runs at once, None for no limit.
+    Executions are deleted `retention` seconds after they have ended, None
     keeps them."""
 
     store: Store
@@ -50,6 +52,7 @@ class World:
     recover: bool = True
     retention: float | None = None
     tags: frozenset[str] | None = None
+    concurrency: int | None = None
 
     def can_run(self, workflow: str) -> bool:
         """Whether this process knows the workflow and has what it needs."""
@@ -83,6 +86,7 @@ class Runs:
     children: Children
     rested: Callable[[Execution], Awaitable[None]]
     closing: bool = False
+    draining: bool = False
     _active: dict[str, _Active] = field(default_factory=dict[str, _Active])
     _observers: dict[str, list[Observer]] = field(default_factory=dict[str, list[Observer]])
     _unheard: OrderedDict[str, deque[Progress]] = field(default_factory=OrderedDict[str, deque[Progress]])
@@ -109,6 +113,13 @@ class Runs:
         closing = [asyncio.ensure_future(thing.aclose()) for thing in self._opened]
         if closing:
             await asyncio.wait(closing, timeout=CLOSE_WITHIN)
+
+    async def drain(self, seconds: float) -> None:
+        """Have room for nothing more, and wait until what runs has ended, for so long at most."""
+        self.draining = True
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._active and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait([active.task for active in self._active.values()], timeout=left)
 
     # -- begin and end ----------------------------------------------------------------------------------------------
 
@@ -222,6 +233,15 @@ class Runs:
         head = head_of(apply(id, execution, failed))
         await world.store.append(id, [failed], expected=len(history), lease=lease, head=head, release=True)
         return False
+
+    @property
+    def room(self) -> float:
+        """How many more executions this process would take. One that waits for a child takes no room: the child may need it."""
+        if self.closing or self.draining:
+            return 0
+        if self.world.concurrency is None:
+            return inf
+        return self.world.concurrency - sum(not active.run.awaited_children for active in self._active.values())
 
     # -- what is active ---------------------------------------------------------------------------------------------
 

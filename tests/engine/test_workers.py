@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from flux import ExecutionContext, Flux, task, workflow
+from flux import ExecutionContext, Flux, Workflow, task, workflow
 from flux.errors import DefinitionError
 from flux.service import AnyWorkflow
 from flux.settings import Settings
 from flux.stores.memory import MemoryStore
-from flux.testing import FakeClock
+from flux.testing import FakeClock, settle
 
 pytestmark = pytest.mark.anyio
 
@@ -28,9 +28,14 @@ async def rendering(ctx: ExecutionContext[str]) -> str:
 
 
 def process(
-    store: MemoryStore, clock: FakeClock, *workflows: AnyWorkflow, tags: Sequence[str] = (), recover: bool = True
+    store: MemoryStore,
+    clock: FakeClock,
+    *workflows: AnyWorkflow,
+    tags: Sequence[str] = (),
+    concurrency: int | None = None,
+    recover: bool = True,
 ) -> Flux:
-    settings = Settings(database=":memory:", worker_tags=frozenset(tags))
+    settings = Settings(database=":memory:", worker_tags=frozenset(tags), concurrency=concurrency)
     return Flux(store=store, clock=clock, workflows=workflows, settings=settings, recover=recover)
 
 
@@ -80,6 +85,85 @@ async def test_a_child_runs_where_its_needs_are_met_and_its_parent_where_it_bega
 async def test_a_script_runs_what_it_is_told_to_whatever_that_needs() -> None:
     async with process(MemoryStore(), FakeClock(), recover=False) as script:
         assert (await script.run(rendering, "sea")).output == "sea, rendered"
+
+
+def gated(go: asyncio.Event, running: set[str]) -> Workflow[str, str]:
+    @task
+    async def wait(name: str) -> str:
+        running.add(name)
+        await go.wait()
+        running.discard(name)
+        return name
+
+    @workflow
+    async def waits(ctx: ExecutionContext[str]) -> str:
+        return await wait(ctx.input)
+
+    return waits
+
+
+async def test_what_a_full_process_begins_is_run_by_one_that_has_room() -> None:
+    clock, store, go = FakeClock(), MemoryStore(), asyncio.Event()
+    running: set[str] = set()
+    waits = gated(go, running)
+    async with (
+        process(store, clock, waits, concurrency=2) as full,
+        process(store, clock, waits, concurrency=3) as other,
+    ):
+        for name in "abcdefg":
+            await full.start(waits, name, execution_id=name)
+        await clock.advance(seconds=3)
+        assert (len(full.engine.runs.leases), len(other.engine.runs.leases)) == (2, 3)
+        assert len(running) == 5
+        go.set()
+        await clock.advance(seconds=5)
+        for name in "abcdefg":
+            assert (await other.wait(name, timeout=5)).output == name
+
+
+async def test_a_process_that_runs_nothing_starts_and_answers_what_others_run() -> None:
+    clock, store, go = FakeClock(), MemoryStore(), asyncio.Event()
+    go.set()
+    waits = gated(go, set())
+    async with process(store, clock, waits, concurrency=0) as front:
+        await front.start(waits, "a", execution_id="a")
+        await clock.advance(seconds=30)
+        assert (await front.get("a")).is_running
+        async with process(store, clock, waits) as worker:
+            await clock.advance(seconds=3)
+            assert (await worker.wait("a", timeout=5)).output == "a"
+
+
+async def test_a_parent_that_fills_its_process_makes_room_for_its_child() -> None:
+    @workflow
+    async def child(ctx: ExecutionContext[int]) -> int:
+        return await parent(ctx.input - 1) if ctx.input else 0
+
+    @workflow
+    async def parent(ctx: ExecutionContext[int]) -> int:
+        return 1 + await child(ctx.input)
+
+    clock = FakeClock()
+    async with process(MemoryStore(), clock, parent, child, concurrency=1) as only:
+        await only.start(parent, 5, execution_id="a")
+        await clock.advance(seconds=60)
+        assert (await only.wait("a", timeout=10)).output == 6
+
+
+async def test_a_process_that_drains_takes_nothing_more_and_lets_what_runs_end() -> None:
+    clock, store, go = FakeClock(), MemoryStore(), asyncio.Event()
+    waits = gated(go, set())
+    async with process(store, clock, waits) as worker:
+        await worker.start(waits, "a", execution_id="a")
+        await settle()
+        draining = asyncio.create_task(worker.drain(20))
+        await settle()
+        await worker.start(waits, "b", execution_id="b")
+        go.set()
+        await asyncio.wait_for(draining, 10)
+        assert (await worker.get("a")).output == "a"
+        assert (await worker.get("b")).is_running
+        assert "b" not in worker.engine.runs
 
 
 def test_needs_are_a_list_of_tags() -> None:
