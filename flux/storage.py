@@ -150,6 +150,13 @@ class SpilledValues:
         for above in (self._folder, self._folder.parent):
             _sync(above)
 
+    def inlined(self, event: Event) -> Event:
+        """The fact with its value in itself. Raises NotReadable."""
+        if not _is_spilled(event):
+            return event
+        field = _VALUES[type(event)]
+        return replace(cast(Any, event), **{field: self.read(getattr(event, field))})
+
     def read(self, value: Json) -> Json:
         """Raises NotReadable."""
         home, _, reference = untagged(SPILLED, value).partition("/")

@@ -46,7 +46,7 @@ ROOMS: dict[str, Room] = {
     "tasks": Room("tasks", "errors domain engine context codec schema tracing decorators"),
     # the one place where all of it meets
     "service": Room(
-        "service", "errors domain engine context codec schema tracing stores machine provisions decorators tasks"
+        "service moving", "errors domain engine context codec schema tracing stores machine provisions decorators tasks"
     ),
     "flux": Room("flux", "errors domain context decorators tasks service"),
     # the ways in

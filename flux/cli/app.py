@@ -286,6 +286,19 @@ def schedule_resume(workflow: Scheduled, sources: From = None, database: Databas
 
 # -- housekeeping --------------------------------------------------------------------------------------------------------
 
+
+@app.command(rich_help_panel=KEEPING)
+def migrate(
+    source: Annotated[str, typer.Argument(metavar="OLD", help="A SQLite file, or postgresql://...")],
+    target: Annotated[str, typer.Argument(metavar="NEW", help="Where everything goes. It need not be empty.")],
+    json: Json = False,
+) -> None:
+    """Move all executions to another database: postgresql://... when one machine is not enough."""
+    from flux.cli import moving  # noqa: PLC0415 - start-up time
+
+    moving.migrate(source, target, as_json=json)
+
+
 SecretName = Annotated[str, typer.Argument(metavar="NAME", help="What tasks ask for it by.")]
 
 

@@ -61,7 +61,12 @@ class Listing:
     parent: str | None = None
     wake_at: float | None = None
     owner: Owner | None = None
-    queue: str | None = None
+    key: str | None = None
+    place: Place | None = None
+
+    @property
+    def queue(self) -> str | None:
+        return self.place.queue if self.place else None
 
     @property
     def is_queued(self) -> bool:
@@ -207,6 +212,10 @@ Heard = Callable[[str, bool], None]
 class Store(EventStore, Leases, Protocol):
     async def remember(self, key: str, text: str) -> None:
         """Keep a small text under a key, in place of what was there."""
+        ...
+
+    async def notes(self) -> dict[str, str]:
+        """All small texts, by key."""
         ...
 
     async def agree(self, key: str, text: str) -> str:

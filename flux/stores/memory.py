@@ -55,7 +55,8 @@ class _Stream:
             parent=self.started.parent,
             wake_at=self.head.wake_at,
             owner=self.owner,
-            queue=self.place.queue if self.place else None,
+            key=self.key,
+            place=self.place,
         )
 
     @property
@@ -136,6 +137,9 @@ class MemoryStore:
     async def remember(self, key: str, text: str) -> None:
         await self._turn()
         self._notes[key] = text
+
+    async def notes(self) -> dict[str, str]:
+        return dict(self._notes)
 
     async def agree(self, key: str, text: str) -> str:
         await self._turn()

@@ -161,6 +161,9 @@ class TransientStore:
     async def remember(self, key: str, text: str) -> None:
         await self._durable.remember(key, text)
 
+    async def notes(self) -> dict[str, str]:
+        return await self._durable.notes()
+
     async def agree(self, key: str, text: str) -> str:
         return await self._durable.agree(key, text)
 

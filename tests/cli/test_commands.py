@@ -262,3 +262,11 @@ def test_the_doctor_finds_a_damaged_database() -> None:
 @pytest.mark.usefixtures("folder")
 def test_a_mistake_is_answered_by_one_clear_sentence(arguments: tuple[str, ...], said: str) -> None:
     assert said in flux(*arguments, exits=2).stderr
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_database_is_moved_to_another_file() -> None:
+    flux("run", "flows.py:asks", "--id", "two", exits=3)
+    assert "same one" in flux("migrate", os.environ["FLUX_DATABASE"], os.environ["FLUX_DATABASE"], exits=2).stderr
+    assert read("migrate", os.environ["FLUX_DATABASE"], "new.db") == {"executions": 1, "arrived_before": 0}
+    assert read("show", "two", "--database", "new.db")["status"] == "paused"

@@ -9,7 +9,7 @@ from psycopg import AsyncConnection, sql
 
 from flux.domain.events import Event
 from flux.domain.execution import Status
-from flux.domain.queues import QueueState
+from flux.domain.queues import Place, QueueState
 from flux.engine.ports import Listing
 from flux.errors import ExecutionNotFound
 from flux.stores.postgres.writes import owner_from
@@ -62,7 +62,8 @@ async def _events(connection: AsyncConnection, number: int, after: int, upto: in
 # --- lists of executions
 
 _LISTING = """
-SELECT id, workflow, status, created_at, updated_at, principal, parent, wake_at, queue,
+SELECT id, workflow, status, created_at, updated_at, principal, parent, wake_at, key,
+       queue, partition, priority, deduplication,
        owner_host, owner_pid, owner_started, owner_token FROM executions
 """
 
@@ -138,6 +139,10 @@ async def recall(connection: AsyncConnection, key: str) -> str | None:
     return None if row is None else row[0]
 
 
+async def notes(connection: AsyncConnection) -> dict[str, str]:
+    return dict(await (await connection.execute("SELECT key, text FROM notes")).fetchall())
+
+
 async def is_waiting(connection: AsyncConnection, queue: str) -> bool:
     """Whether anything waits for its turn in the queue."""
     found = await connection.execute(
@@ -164,6 +169,7 @@ async def _listings(
 
 
 def _listing(row: Sequence[Any]) -> Listing:
+    queue, partition, priority, mark = row[9:13]
     return Listing(
         id=row[0],
         workflow=row[1],
@@ -173,6 +179,7 @@ def _listing(row: Sequence[Any]) -> Listing:
         principal=row[5],
         parent=row[6],
         wake_at=row[7],
-        queue=row[8],
-        owner=owner_from(row[9:]),
+        key=row[8],
+        place=None if queue is None else Place(queue=queue, partition=partition, priority=priority, deduplication=mark),
+        owner=owner_from(row[13:]),
     )

@@ -169,6 +169,9 @@ class PostgresStore:
     async def remember(self, key: str, text: str) -> None:
         await self._write(writes.remember, key, text)
 
+    async def notes(self) -> dict[str, str]:
+        return await self._read(reads.notes)
+
     async def agree(self, key: str, text: str) -> str:
         return await self._write(writes.agree, key, text)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flux.domain.events import Event
 from flux.domain.execution import Status
-from flux.domain.queues import QueueState
+from flux.domain.queues import Place, QueueState
 from flux.engine.ports import Listing
 from flux.errors import ExecutionNotFound
 from flux.stores.rows import FIRST_JOURNAL_KIND, from_row
@@ -77,7 +77,8 @@ def _events(connection: sqlite3.Connection, sql: str, number: int, after: int, u
 # --- lists of executions
 
 _LISTING = """
-SELECT id, workflow, status, created_at, updated_at, principal, parent, wake_at, queue,
+SELECT id, workflow, status, created_at, updated_at, principal, parent, wake_at, key,
+       queue, partition, priority, deduplication,
        owner_host, owner_pid, owner_started, owner_token FROM executions
 """
 
@@ -146,6 +147,10 @@ def recall(connection: sqlite3.Connection, key: str) -> str | None:
     return None if row is None else row[0]
 
 
+def notes(connection: sqlite3.Connection) -> dict[str, str]:
+    return dict(connection.execute("SELECT key, text FROM notes").fetchall())
+
+
 def awaited(connection: sqlite3.Connection, workflows: Collection[str], limit: int) -> list[Listing]:
     return _listings(connection, _AWAITED, {"workflows": json.dumps(list(workflows)), "limit": limit})
 
@@ -180,6 +185,7 @@ def _listings(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any
 
 
 def _listing(row: Sequence[Any]) -> Listing:
+    queue, partition, priority, mark = row[9:13]
     return Listing(
         id=row[0],
         workflow=row[1],
@@ -189,6 +195,7 @@ def _listing(row: Sequence[Any]) -> Listing:
         principal=row[5],
         parent=row[6],
         wake_at=row[7],
-        queue=row[8],
-        owner=owner_from(row[9:]),
+        key=row[8],
+        place=None if queue is None else Place(queue=queue, partition=partition, priority=priority, deduplication=mark),
+        owner=owner_from(row[13:]),
     )
