@@ -36,8 +36,9 @@ format: $(VENV)/installed-checkers ## Mend what ruff can mend
 bench: $(VENV)/installed ## Every benchmark
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
-conformance: $(VENV)/conformance/installed ## The official MCP conformance suites, old and new (a minute; needs npm)
+conformance: $(VENV)/conformance/installed ## The official MCP conformance suites and servers (three minutes; needs npm)
 	@$(BIN)/python tests/conformance/run.py $(VENV)/conformance
+	@$(BIN)/python -m pytest -q tests/tasks/mcp/test_npm_servers.py
 
 clean: ## Remove .venv and every cache
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build dist
@@ -74,4 +75,6 @@ $(VENV)/conformance/installed: $(VENV)/installed
 	@npm install --silent --no-audit --no-fund --prefix $(VENV)/conformance/old @modelcontextprotocol/conformance@0.1.16
 	@npm install --silent --no-audit --no-fund --prefix $(VENV)/conformance/new node@22 @modelcontextprotocol/conformance@0.2.0-alpha.12 \
 		@modelcontextprotocol/sdk@1.32.2 @modelcontextprotocol/client@2.3.1 @modelcontextprotocol/ext-tasks@0.2.2
+	@npm install --silent --no-audit --no-fund --prefix $(VENV)/conformance/servers @modelcontextprotocol/server-everything@2026.8.31 \
+		@modelcontextprotocol/server-filesystem@2026.8.31 @modelcontextprotocol/server-memory@2026.8.31
 	@touch $@

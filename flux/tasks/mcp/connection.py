@@ -171,9 +171,12 @@ class Connection:
         self._closing.set()
 
     def release(self) -> None:
-        """Close it as soon as nobody waits for an answer."""
+        """Close it as soon as nobody waits for an answer, or keeps it for later."""
         self._released = True
-        if not self._exchanges:
+        self._close_if_free()
+
+    def _close_if_free(self) -> None:
+        if self._released and not self._exchanges and not self._reserved:
             self._closing.set()
 
     async def aclose(self) -> None:
@@ -188,13 +191,20 @@ class Connection:
     @contextmanager
     def reserved_for(self, execution: str) -> Generator[None]:
         """Until a call is under way, which reserves it as well."""
-        self._reserved[execution] += 1
-        self.last_for = execution
+        self.reserve(execution)
         try:
             yield
         finally:
-            self._reserved[execution] -= 1
-            self._reserved = +self._reserved
+            self.unreserve(execution)
+
+    def reserve(self, execution: str) -> None:
+        self._reserved[execution] += 1
+        self.last_for = execution
+
+    def unreserve(self, execution: str) -> None:
+        self._reserved[execution] -= 1
+        self._reserved = +self._reserved
+        self._close_if_free()
 
     def is_for(self, execution: str) -> bool:
         """Whether no other execution has a call open here, or was first to want one."""
@@ -212,8 +222,7 @@ class Connection:
 
     def ended(self, exchange: Exchange[Any]) -> None:
         self._exchanges.discard(exchange)
-        if self._released and not self._exchanges:
-            self._closing.set()
+        self._close_if_free()
 
     async def request(self, send: Send[T], timeout: float | None = None, *, tell: Tell | None = None) -> T:
         """For requests that ask nothing."""

@@ -7,7 +7,8 @@ has come, and takes it up there."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -22,11 +23,12 @@ from flux.errors import (
     UnusableResult,
 )
 from flux.tasks.mcp.asking import Note, Wire, request, task_request
+from flux.tasks.mcp.connection import Connection
 from flux.tasks.mcp.errand import Errand
 from flux.tasks.mcp.exchange import Exchange
 from flux.tasks.mcp.faults import NotSent
 from flux.tasks.mcp.handles import result_of, unless_handle
-from flux.tasks.mcp.kept import taken_up
+from flux.tasks.mcp.kept import taken_session, taken_up
 from flux.tasks.mcp.listening import begun, reply_to
 from flux.tasks.mcp.questions import Answer
 from flux.tasks.mcp.reaching import stop
@@ -136,12 +138,26 @@ async def _sent(errand: Errand, answers: Mapping[str, Answer]) -> Exchange[Wire]
     if errand.note.state is not None:
         params["requestState"] = errand.note.state
     params["_meta"] = {IDEMPOTENCY_KEY: asking.key}
-    async with errand.peers.connected(errand.run, alone=True) as connection:
+    async with _connected(errand) as connection:
         errand.definition = await errand.peers.current(connection, asking)
         if not asking.safe:
             await errand.write(replace(errand.note, sent=True))
         as_task = connection.makes_old_tasks_of(asking.what)
         return begun(errand, connection, task_request(params) if as_task else request(asking.method, params))
+
+
+@asynccontextmanager
+async def _connected(errand: Errand) -> AsyncGenerator[Connection]:
+    """The session in which the server wanted an address to be visited, or any."""
+    kept = taken_session(errand.place)
+    if kept is None or kept.lost.done():
+        async with errand.peers.connected(errand.run, alone=True) as connection:
+            yield connection
+        return
+    try:
+        yield kept
+    finally:
+        kept.unreserve(errand.run.id)
 
 
 def _links(exc: MCPError) -> dict[str, Wire]:

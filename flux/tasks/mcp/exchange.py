@@ -6,13 +6,15 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from mcp.client.session import ClientSession
 
-from flux.engine.run import Run
 from flux.tasks.mcp.faults import Lost, Slow
 from flux.tracing import detached
+
+if TYPE_CHECKING:
+    from flux.tasks.mcp.connection import Connection
 
 PROBE_AFTER = 30.0  # seconds of silence after which a server is asked whether it is still there
 
@@ -20,18 +22,6 @@ Tell = Callable[[Any], None]
 T = TypeVar("T")
 Send = Callable[[ClientSession, Callable[..., Awaitable[None]]], Awaitable[T]]
 """Makes a request, given the session and what takes its progress."""
-
-
-class Line(Protocol):
-    """What an exchange needs of the connection that it goes over."""
-
-    session: ClientSession
-    lost: asyncio.Future[str]
-
-    async def probe(self) -> None: ...
-    def ended(self, exchange: Exchange[Any]) -> None: ...
-    def release(self) -> None: ...
-    def hide_secrets(self, run: Run) -> None: ...
 
 
 @dataclass(slots=True)
@@ -47,7 +37,7 @@ class Pushed:
 class Exchange(Generic[T]):
     """One request under way. `execution` says whose it is, `tell` takes what the server says meanwhile."""
 
-    def __init__(self, connection: Line, send: Send[T], *, execution: str = "", tell: Tell | None = None) -> None:
+    def __init__(self, connection: Connection, send: Send[T], *, execution: str = "", tell: Tell | None = None) -> None:
         self.connection = connection
         self.execution = execution
         self.tell = tell

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from mcp import MCPError
+
 from flux.errors import Suspend
 from flux.tasks.mcp.asking import Wire
 from flux.tasks.mcp.connection import Connection
 from flux.tasks.mcp.errand import Errand
 from flux.tasks.mcp.exchange import Exchange, Pushed, Send
 from flux.tasks.mcp.faults import NotSent
-from flux.tasks.mcp.kept import keep
+from flux.tasks.mcp.kept import keep, keep_session
 
 DECLINED_WITHIN = 3.0  # seconds that a task may take to end after its question was declined, before it is looked at
 
@@ -41,6 +43,8 @@ async def reply_to(errand: Errand, exchange: Exchange[Wire]) -> Wire:
         if pushed is not None:
             exchange.abandon()  # the server waits for an answer that will not come
         meant = errand.meant(exc)
+        if isinstance(meant, MCPError):  # it wants an address to be visited, and will remember in this session
+            keep_session(errand.place, exchange.connection)
         if isinstance(meant, NotSent) and meant.stale:
             exchange.connection.release()
         raise meant from exc
