@@ -211,11 +211,30 @@ def _of_blocks(
     execution: ExecutionContext[Any], blocks: list[types.ContentBlock] | types.CallToolResult, *, has_schema: bool
 ) -> types.CallToolResult:
     if isinstance(blocks, types.CallToolResult):
-        return blocks.model_copy(update={"meta": {**(blocks.meta or {}), **_meta(execution)}})
+        meta = {**(blocks.meta or {}), **_meta(execution)}
+        return blocks.model_copy(update={"content": _bounded(execution, blocks.content), "meta": meta})
     structured: dict[str, Any] | None = None
     if has_schema:  # a workflow without a declared output: clients insist on structured content
         structured = {"execution_id": execution.execution_id, "blocks": len(blocks)}
-    return types.CallToolResult(content=blocks, structured_content=structured, _meta=_meta(execution))
+    content = _bounded(execution, blocks)
+    return types.CallToolResult(content=content, structured_content=structured, _meta=_meta(execution))
+
+
+def _bounded(execution: ExecutionContext[Any], blocks: Sequence[types.ContentBlock]) -> list[types.ContentBlock]:
+    """The blocks, their texts as far as there is room for them; where there was none, with a link to all of it."""
+    kept: list[types.ContentBlock] = []
+    left = MOST
+    for block in blocks:
+        if isinstance(block, types.TextContent):
+            size, block = len(block.text), block.model_copy(update={"text": _cut(block.text, max(left, 0))})
+            left -= size
+        kept.append(block)
+    return kept if left >= 0 else [*kept, _result_link(execution)]
+
+
+def _result_link(execution: ExecutionContext[Any]) -> types.ResourceLink:
+    id = execution.execution_id
+    return types.ResourceLink(name=f"result of {id}", uri=result_uri(id), mime_type="application/json", size=None)
 
 
 def of_workflow(execution: ExecutionContext[Any], output: Output, guide: Guide) -> types.CallToolResult:
@@ -252,8 +271,9 @@ def _too_large(execution: ExecutionContext[Any], result: types.CallToolResult) -
     content = {"execution_id": id, "workflow": execution.workflow_name, "status": "completed", "next": next}
     shown = next_text(result)
     beginning = types.TextContent(text=f"{next}\nIt begins: {_cut(shown, 2000)}")
-    link = types.ResourceLink(name=f"result of {id}", uri=uri, mime_type="application/json", size=None)
-    return types.CallToolResult(content=[beginning, link], structured_content=content, _meta=_meta(execution))
+    return types.CallToolResult(
+        content=[beginning, _result_link(execution)], structured_content=content, _meta=_meta(execution)
+    )
 
 
 def next_text(result: types.CallToolResult) -> str:

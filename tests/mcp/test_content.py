@@ -67,3 +67,21 @@ async def test_content_blocks_reach_the_client_as_they_are(era: Era) -> None:
         assert result.structured_content == {"seen": True}
         assert result.meta is not None
         assert result.meta.keys() >= {"own", "flux/executionId"}
+
+
+@workflow
+async def novel() -> list[TextContent]:
+    return [TextContent(text="a" * 40_000), TextContent(text="b" * 40_000), TextContent(text="c")]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_texts_that_a_workflow_returns_are_cut_where_clients_would_and_linked_to_as_a_whole(era: Era) -> None:
+    async with serving(novel) as server, client_of(server, era) as client:
+        *texts, link = (await client.call_tool("novel")).content
+        assert all(isinstance(block, TextContent) for block in texts)
+        sizes = [len(block.text) for block in texts if isinstance(block, TextContent)]
+        assert sizes == [40_000, 10_000 + len(" ..."), len(" ...")]
+        assert isinstance(link, ResourceLink)
+        (whole,) = (await client.read_resource(link.uri)).contents
+        assert isinstance(whole, TextResourceContents)
+        assert "b" * 40_000 in whole.text
