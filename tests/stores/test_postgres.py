@@ -17,9 +17,9 @@ from flux.domain.calls import CallId, Json
 from flux.domain.events import CallReturned, ExecutionCancelled, ExecutionStarted
 from flux.domain.execution import Status
 from flux.engine.ports import Head, Lease, Owner
-from flux.errors import SchemaTooNew, StoreError, StreamMoved
+from flux.errors import LeaseLost, SchemaTooNew, StoreError, StreamMoved
 from flux.settings import Settings
-from flux.stores.postgres import PostgresStore, connections
+from flux.stores.postgres import PostgresStore, connections, opening
 
 pytestmark = pytest.mark.anyio
 
@@ -267,3 +267,23 @@ async def test_a_database_that_is_not_there_is_named_with_what_to_do(postgres: s
     parts = urlsplit(postgres)
     with pytest.raises(StoreError, match=r"nowhere.*does not exist.*createdb"):
         await PostgresStore.open(parts._replace(path="/nowhere").geturl())
+
+
+async def test_a_process_frozen_in_the_middle_of_a_write_does_not_keep_others_from_its_execution(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "IDLE_SECONDS", 0.3)
+    frozen, other = await PostgresStore.open(postgres), await PostgresStore.open(postgres)
+    lease = await held(frozen, "a")
+    async with await opening.Target.of(postgres).connect() as connection:
+        await connection.execute("BEGIN")
+        await connection.execute("SELECT FROM executions WHERE id = 'a' FOR NO KEY UPDATE")
+        async with asyncio.timeout(10):
+            taken = await other.claim("a", replace(ALICE, token="bob"), ttl=30.0, now=200.0)
+        assert isinstance(taken, Lease)
+        with pytest.raises(psycopg.Error):
+            await connection.execute("COMMIT")
+    with pytest.raises(LeaseLost):
+        await frozen.append("a", [returned(1)], expected=1, lease=lease)
+    await frozen.aclose()
+    await other.aclose()

@@ -14,6 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flux.errors import SchemaTooNew, StoreError
 
+IDLE_SECONDS = 5.0
+"""How long a process that stands still in the middle of a transaction keeps others from what it has locked."""
 CONNECT_SECONDS = 10
 """How long one attempt to reach the server may take."""
 
@@ -54,8 +56,8 @@ class Target:
         }
         if "," in hosts:
             defaults["target_session_attrs"] = "read-write"
-        search_path = f"{given.get('options') or ''} -csearch_path={schema}".strip()
-        settings: dict[str, Any] = {**defaults, **given, "options": search_path}
+        session = f"-cidle_in_transaction_session_timeout={int(IDLE_SECONDS * 1000)} -csearch_path={schema}"
+        settings: dict[str, Any] = {**defaults, **given, "options": f"{given.get('options') or ''} {session}".strip()}
         name = f"postgresql://{hosts}:{given.get('port', 5432)}/{given.get('dbname', '')}"
         return cls(conninfo=make_conninfo(**settings), schema=schema, name=name)
 
