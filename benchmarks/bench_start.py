@@ -1,0 +1,118 @@
+"""How long it takes until the first answer, each beside its baseline in the same run: `python benchmarks/bench_start.py`.
+
+A server's start is from its spawn to its reply to tools/list over stdio. The baseline is the SDK's low-level server with one
+tool, as it comes.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+ROUNDS = 5
+PYTHON = sys.executable
+
+BARE = """
+import anyio
+import mcp_types as types
+from mcp.server import Server
+from mcp.server.stdio import stdio_server
+
+ECHO = types.Tool(name="echo", input_schema={"type": "object", "properties": {"number": {"type": "integer"}}})
+
+async def list_tools(client, params):
+    return types.ListToolsResult(tools=[ECHO])
+
+async def main():
+    server = Server("bare", on_list_tools=list_tools)
+    async with stdio_server() as (received, sent):
+        await server.run(received, sent, server.create_initialization_options())
+
+anyio.run(main)
+"""
+
+WORKFLOW = """
+from flux import ExecutionContext, task, workflow
+
+@task
+async def step(number: int) -> int:
+    return number
+
+@workflow
+async def echo(ctx: ExecutionContext[int]) -> int:
+    return await step(ctx.input)
+"""
+
+INITIALIZE = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "bench", "version": "1"},
+}
+
+
+def process(*arguments: str) -> float:
+    """Seconds from the spawn of an interpreter to its end."""
+    began = time.perf_counter()
+    subprocess.run([PYTHON, *arguments], check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - began
+
+
+def first_list(command: Sequence[str]) -> tuple[float, float]:
+    """Seconds from the spawn of a server to its list of tools, and MiB of memory it then takes."""
+    began = time.perf_counter()
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        for message in (
+            {"id": 1, "method": "initialize", "params": INITIALIZE},
+            {"method": "notifications/initialized"},
+            {"id": 2, "method": "tools/list"},
+        ):
+            print(json.dumps({"jsonrpc": "2.0", **message}), file=server.stdin, flush=True)
+        answer = next(found for line in server.stdout if (found := json.loads(line)).get("id") == 2)
+        taken = time.perf_counter() - began
+        assert any(tool["name"] == "echo" for tool in answer["result"]["tools"]), answer
+        memory = psutil.Process(server.pid).memory_info().rss / 2**20
+        server.stdin.close()
+    return taken, memory
+
+
+def one_round(folder: Path) -> dict[str, float]:
+    ours = [PYTHON, "-m", "flux_mcp_server", str(folder / "flows.py"), "--database", str(folder / "flux.db")]
+    bare_start, bare_memory = first_list([PYTHON, str(folder / "bare.py")])
+    our_start, our_memory = first_list(ours)
+    return {
+        "python -c pass, s": process("-c", "pass"),
+        "import flux, s": process("-c", "import flux"),
+        "a workflow and the engine, s": process("-c", "from flux import Flux, task, workflow"),
+        "flux --help, s": process("-m", "flux.cli", "--help"),
+        "bare SDK server to tools/list, s": bare_start,
+        "flux-mcp-server to tools/list, s": our_start,
+        "flux-mcp-server / bare": our_start / bare_start,
+        "bare SDK server, MiB": bare_memory,
+        "flux-mcp-server, MiB": our_memory,
+    }
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "bare.py").write_text(BARE, "utf-8")
+        (folder / "flows.py").write_text(WORKFLOW, "utf-8")
+        rounds = [one_round(folder) for _ in range(ROUNDS)]
+    for figure in rounds[0]:
+        print(f"{figure:36} {median(each[figure] for each in rounds):8.3f}")
+
+
+if __name__ == "__main__":
+    main()
