@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
-import jsonschema
 import mcp_types as types
 from mcp import MCPError
 from pydantic import TypeAdapter, ValidationError
@@ -305,6 +304,8 @@ class Verbatim:
     path: str = ""
 
     def unwrap(self, arguments: Mapping[str, Any], what: str) -> Any:
+        import jsonschema  # noqa: PLC0415 - start-up time: the first answer checks nothing by it
+
         errors: Any = jsonschema.Draft202012Validator(self.schema).iter_errors(dict(arguments))  # pyright: ignore[reportUnknownMemberType] - its stubs
         faults = [(error.json_path.removeprefix("$").lstrip("."), error.message) for error in errors]
         if faults:

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
-import jsonschema
 import mcp_types as types
 from mcp import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
@@ -192,6 +191,8 @@ class Output:
 
     @cached_property
     def _validator(self) -> Any:
+        import jsonschema  # noqa: PLC0415 - start-up time: the first answer checks nothing by it
+
         return jsonschema.Draft202012Validator(self.schema or {})
 
 
