@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import ipaddress
 import os
 import sys
@@ -291,6 +292,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _serve(options: Options, wire: Wire | None) -> None:
+    gc.disable()  # until it serves: what is loaded until then stays, and looking through it again and again takes time
     from flux.errors import FluxError  # noqa: PLC0415 - --help and --version answer without loading the engine
     from flux_mcp_server.running import serve  # noqa: PLC0415 - so here too
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -89,6 +90,7 @@ class _Serving:
                         watch(options.targets or ["."], self.found, self._reloader(served))
                     )
                     stack.callback(reloading.cancel)
+                _spare_what_stays()
                 if wire is not None:
                     await serve_stdio(served.server, wire, stopping)
                 elif listening is not None:
@@ -157,6 +159,12 @@ class _Serving:
             await served.notices.resources_changed()
 
         return reload
+
+
+def _spare_what_stays() -> None:
+    """From here on garbage is collected, but never looked for in what was loaded so far: calls would wait for that."""
+    gc.freeze()
+    gc.enable()
 
 
 def visible(found: Discovery, tags: frozenset[str]) -> list[AnyWorkflow]:
