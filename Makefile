@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := flux flux_mcp_server tests examples benchmarks
 
-.PHONY: help install venv demo test test-llm check format bench conformance clean
+.PHONY: help install venv demo test test-llm check format torture bench conformance clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -23,6 +23,9 @@ test: $(VENV)/installed ## Every test
 
 test-llm: $(VENV)/llm/installed ## The examples with agents, with a small language model of this machine (not a part of CI)
 	@$(BIN)/python -m pytest tests/llm/examples.py
+
+torture: $(VENV)/installed ## A thousand kills, bad days of the database, noise on every wire: the long forms (half an hour)
+	@FLUX_TORTURE=1 $(BIN)/python -m pytest tests/torture
 
 check: $(VENV)/installed-checkers ## Lint, format and types
 	@$(BIN)/ruff check $(CODE)

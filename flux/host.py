@@ -7,6 +7,7 @@ import secrets
 import socket
 import sys
 import uuid
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -45,6 +46,7 @@ def _started(process: psutil.Process) -> float:
     return created - psutil.boot_time() if sys.platform == "linux" else created
 
 
+@cache
 def _host() -> str:
     return f"{socket.gethostname()}/{_pid_space()}"
 

@@ -32,7 +32,7 @@ class FakeClock:
 
     def __init__(self, start: float = 1_800_000_000.0) -> None:
         self._now = start
-        self._sleepers: list[tuple[float, asyncio.Future[None]]] = []
+        self._sleepers: dict[asyncio.Future[None], float] = {}
 
     def now(self) -> float:
         return self._now
@@ -40,7 +40,8 @@ class FakeClock:
     async def sleep_until(self, when: float) -> None:
         if when > self._now:
             rung: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._sleepers.append((when, rung))
+            self._sleepers[rung] = when
+            rung.add_done_callback(self._sleepers.pop)
             await rung
 
     async def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0, days: float = 0) -> None:
@@ -69,8 +70,8 @@ class FakeClock:
         return self._first() is not None
 
     def _first(self) -> tuple[float, asyncio.Future[None]] | None:
-        self._sleepers = [sleeper for sleeper in self._sleepers if not sleeper[1].done()]
-        return min(self._sleepers, key=lambda sleeper: sleeper[0], default=None)
+        waiting = ((when, rung) for rung, when in self._sleepers.items() if not rung.done())
+        return min(waiting, key=lambda sleeper: sleeper[0], default=None)
 
     async def _ring(self, when: float, rung: asyncio.Future[None]) -> None:
         self._now = max(self._now, when)

@@ -77,6 +77,7 @@ class Run:
         self._waits = Waits(clock)
         self._answers: dict[CallId, Json] = {}
         self._overdue = False
+        self._timers: list[asyncio.TimerHandle] = []
         self._timeout: WorkflowTimeout | None = None
 
     @property
@@ -112,6 +113,8 @@ class Run:
         finally:
             if alarm is not None:
                 alarm.cancel()
+            for timer in self._timers:
+                timer.cancel()
             await self._unwind()
             await self.journal.aclose()
 
@@ -249,8 +252,10 @@ class Run:
     def _cancel_within(self, seconds: float) -> None:
         """A cancelled body may clean up, but not for ever."""
         loop = asyncio.get_running_loop()
-        loop.call_later(seconds, self.interrupt)
-        loop.call_later(2 * seconds, self._end_overdue)
+        self._timers += (
+            loop.call_later(seconds, self.interrupt),
+            loop.call_later(2 * seconds, self._end_overdue),
+        )
 
     def _end_overdue(self) -> None:
         self._overdue = True

@@ -88,6 +88,7 @@ class Runs:
     closing: bool = False
     draining: bool = False
     _active: dict[str, _Active] = field(default_factory=dict[str, _Active])
+    _taking: dict[str, bool] = field(default_factory=dict[str, bool])
     _observers: dict[str, list[Observer]] = field(default_factory=dict[str, list[Observer]])
     _unheard: OrderedDict[str, deque[Progress]] = field(default_factory=OrderedDict[str, deque[Progress]])
     _opened: WeakSet[Closeable] = field(default_factory=WeakSet[Closeable])
@@ -173,7 +174,15 @@ class Runs:
         has to wait for its turn."""
         if self.closing:
             raise ExecutionBusy(id, "nobody: this process is closing")
-        await self.go_on(await self._claim(id))
+        if id in self._taking:  # twice at once, each would take it from the other
+            self._taking[id] = True
+            raise ExecutionBusy(id, "this process, which is about to")
+        self._taking[id] = False
+        try:
+            await self.go_on(await self._claim(id))
+        finally:
+            if self._taking.pop(id):  # whoever came second may have written what the first has not read
+                self.refresh(id)
 
     async def go_on(self, lease: Lease) -> None:
         """Run an execution that this process has claimed, unless it is at rest or runs here already. Raises ExecutionBusy when
@@ -281,12 +290,14 @@ class Runs:
         """Until the run of this process has ended (then the execution as the run has left it), or anything has changed here,
         or `timeout` seconds have passed (then None).
 
-        Raises what stopped the run, when it was stopped before the execution came to rest."""
+        Raises what stopped the run, when it was stopped before the execution came to rest and nobody else runs it."""
         active = self._active.get(id)
         if active is None:
             await self._next_change(id, timeout)
             return None
         await asyncio.wait([active.task], timeout=timeout)
+        if active.task.done() and isinstance(active.run.stopped, LeaseLost):
+            return None
         if active.task.done() and active.run.stopped is not None:
             raise active.run.stopped
         return active.run.execution if active.task.done() else None

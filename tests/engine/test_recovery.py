@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from flux import ExecutionContext, Flux, Status, pause, task, workflow
+from flux.domain.calls import Json
 from flux.domain.events import CallStarted, Event, ExecutionRecovered, ExecutionStarted
 from flux.domain.execution import fold
 from flux.engine.ports import Head, Lease, Owner
@@ -297,3 +298,27 @@ async def test_a_child_that_the_database_does_not_take_is_begun_once_it_does() -
         store.refuses = False
         await clock.advance(seconds=3)
         assert (await flux.wait(started.execution_id, timeout=10)).output == "outer inner"
+
+
+async def test_an_execution_that_is_taken_up_twice_at_once_in_one_process_runs_once_and_is_not_lost() -> None:
+    waits = asyncio.Event()
+
+    @task
+    async def wait() -> str:
+        await waits.wait()
+        return "done"
+
+    @workflow
+    async def waiting(ctx: ExecutionContext[None]) -> str:
+        return await wait()
+
+    store = MemoryStore()
+    head = Head(status=Status.RUNNING, updated_at=1.0)
+    started = ExecutionStarted(at=1.0, workflow="waiting", input=Json("null"))
+    await store.create("e", [started], head=head, owner=None, ttl=0)
+    async with Flux(store=store, workflows=[waiting], recover=False) as flux:
+        await asyncio.gather(*[flux.engine.resume("e") for _ in range(5)], return_exceptions=True)
+        (lease,) = flux.engine.runs.leases
+        assert lease.epoch == 1
+        waits.set()
+        assert (await flux.wait("e", timeout=10)).output == "done"
