@@ -56,6 +56,8 @@ def __getattr__(name: str) -> Any:
     if name == "ExecutionState":
         value = __getattr__("Status")
     elif name in _HOME:
+        if name in ("Workflow", "workflow"):
+            import_module("flux.service")  # it is what `.run()` runs them with
         value = getattr(import_module(_HOME[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,12 @@ def test_importing_flux_loads_neither_the_engine_nor_a_library() -> None:
     assert said.stdout.strip() == "set()"
 
 
+def test_a_script_that_asks_for_workflow_alone_can_run_it() -> None:
+    code = "from flux import workflow\n@workflow\nasync def hello(): return 'hello'\nprint(hello.run().output)"
+    said = subprocess.run([sys.executable, "-"], input=code, capture_output=True, text=True, timeout=30, check=False)
+    assert said.stdout.strip() == "hello", said.stderr
+
+
 def test_every_public_name_of_flux_is_there_when_it_is_asked_for() -> None:
     assert [name for name in flux.__all__ if not hasattr(flux, name)] == []
     assert set(flux.__all__) <= set(dir(flux))
