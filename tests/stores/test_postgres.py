@@ -255,6 +255,9 @@ async def test_what_a_newer_flux_or_another_program_has_made_is_left_alone(postg
     [
         ("postgresql://me:s3cret@127.0.0.1:1/flux", "Check that the server runs"),
         ("postgresql://me:s3cret@127.0.0.1/flux?connect=x", "not one of PostgreSQL"),
+        ("postgresql://me:s3cret/s3cret@127.0.0.1/flux", "not one of PostgreSQL"),
+        ("postgresql://me@127.0.0.1:s3cret/flux", "not one of PostgreSQL"),
+        ("postgresql://me:s3cret@[127.0.0.1/flux", "not one of PostgreSQL"),
     ],
 )
 async def test_a_database_that_cannot_be_opened_says_why_and_never_the_password(url: str, says: str) -> None:

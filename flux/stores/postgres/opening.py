@@ -23,6 +23,12 @@ _LOCK = 0x464C5558  # "FLUX": the advisory lock of whoever brings the schema up 
 _log = logging.getLogger(__name__)
 
 
+_MALFORMED = (
+    "The database URL is not one of PostgreSQL: postgresql://user:password@host:5432/database?schema=flux. In a password "
+    "@ is written %40, : is %3A and / is %2F."
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
     """A database and the schema in it, out of a URL. `name` is for people: it holds no password."""
@@ -37,15 +43,17 @@ class Target:
         (`host1,host2`) the one that takes writes is used.
 
         Raises StoreError for what is no such URL."""
-        parts = urlsplit(url)
-        options = dict(parse_qsl(parts.query))
-        schema = options.pop("schema", "flux")
-        # libpq knows one spelling
-        plain = urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(options), ""))
         try:
-            given = conninfo_to_dict(plain)
-        except psycopg.ProgrammingError as exc:
-            raise StoreError(f"The database URL is not one of PostgreSQL: {_first_line(exc)}") from None
+            parts = urlsplit(url)
+            options = dict(parse_qsl(parts.query))
+            schema = options.pop("schema", "flux")
+            # libpq knows one spelling
+            given = conninfo_to_dict(urlunsplit(("postgresql", parts.netloc, parts.path, urlencode(options), "")))
+        except (psycopg.ProgrammingError, ValueError):
+            raise StoreError(_MALFORMED) from None
+        ports = str(given.get("port", 5432))
+        if "@" in parts.path or not ports.replace(",", "").isdigit():  # a part of the password, it may be
+            raise StoreError(_MALFORMED)
         hosts = str(given.get("host", "localhost"))
         defaults: dict[str, Any] = {
             "connect_timeout": CONNECT_SECONDS,
@@ -58,7 +66,7 @@ class Target:
             defaults["target_session_attrs"] = "read-write"
         session = f"-cidle_in_transaction_session_timeout={int(IDLE_SECONDS * 1000)} -csearch_path={schema}"
         settings: dict[str, Any] = {**defaults, **given, "options": f"{given.get('options') or ''} {session}".strip()}
-        name = f"postgresql://{hosts}:{given.get('port', 5432)}/{given.get('dbname', '')}"
+        name = f"postgresql://{hosts}:{ports}/{given.get('dbname', '')}"
         return cls(conninfo=make_conninfo(**settings), schema=schema, name=name)
 
     async def connect(self) -> AsyncConnection:
