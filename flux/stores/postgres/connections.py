@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import psycopg
 from psycopg import AsyncConnection
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg.pq import TransactionStatus
 
 from flux.stores.postgres.opening import Target
 
@@ -48,14 +48,18 @@ class Line:
 
     async def run(self, work: Work[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Raises what the server says, and what psycopg says when the connection is lost meanwhile."""
-        if self._connection is None or self._connection.closed:
-            self._connection = await self._target.connect()
-        with answering(self._connection):
-            return await work(self._connection, *args, **kwargs)
+        connection = await self._usable()
+        with answering(connection):
+            return await work(connection, *args, **kwargs)
 
-    @property
-    def is_lost(self) -> bool:
-        return self._connection is None or self._connection.closed
+    async def _usable(self) -> AsyncConnection:
+        """Whoever was cancelled in the middle of something may have left a connection that is good for nothing more."""
+        known = self._connection
+        if known is not None and not known.closed and known.info.transaction_status is TransactionStatus.IDLE:
+            return known
+        await self.hang_up()
+        self._connection = made = await self._target.connect()
+        return made
 
     @property
     def backend(self) -> int | None:
@@ -68,36 +72,37 @@ class Line:
                 await self._connection.close()
 
 
+class Busy(psycopg.OperationalError):
+    """No connection has become free in time."""
+
+
 class Pool:
-    """Connections for many at once, each lent for one piece of work."""
+    """Lines for many at once, each lent for one piece of work, the one that was used last first."""
 
     def __init__(self, target: Target) -> None:
-        self._pool = AsyncConnectionPool(
-            target.conninfo,
-            kwargs={"autocommit": True},
-            min_size=1,
-            max_size=POOLED,
-            timeout=ANSWER_WITHIN,
-            max_waiting=0,
-            open=False,
-            name="flux",
-        )
-
-    async def open(self) -> None:
-        await self._pool.open()
+        self._lines = [Line(target) for _ in range(POOLED)]
+        self._free: asyncio.LifoQueue[Line] = asyncio.LifoQueue()
+        for line in self._lines:
+            self._free.put_nowait(line)
 
     async def run(self, work: Work[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Everything that is done this way may be done twice: it is tried again when a connection was lost."""
 
         async def once() -> R:
-            async with self._pool.connection() as connection:
-                with answering(connection):
-                    return await work(connection, *args, **kwargs)
+            try:
+                line = await asyncio.wait_for(self._free.get(), ANSWER_WITHIN)
+            except TimeoutError as exc:
+                raise Busy(f"all {POOLED} connections have been busy for {ANSWER_WITHIN:g} seconds") from exc
+            try:
+                return await line.run(work, *args, **kwargs)
+            finally:
+                self._free.put_nowait(line)
 
         return await patiently(once)
 
     async def close(self) -> None:
-        await self._pool.close(timeout=5.0)
+        for line in self._lines:
+            await line.hang_up()
 
 
 @contextmanager
@@ -134,7 +139,7 @@ async def patiently(work: Callable[[], Awaitable[R]]) -> R:
 
 
 def _may_pass(exc: psycopg.Error) -> bool:
-    if isinstance(exc, PoolTimeout):
+    if isinstance(exc, Busy):
         return False  # it has waited already
     if isinstance(exc, (psycopg.OperationalError, psycopg.InterfaceError)) and exc.sqlstate is None:
         return True  # the connection was lost, or could not be made

@@ -92,7 +92,7 @@ _HINTS = (
     ("53100", "The server's disk is full: free some space; nothing is half-written."),
     ("25006", "This server only reads: name the one that takes writes, or all of them in one URL."),
     ("53300", "Raise max_connections, or run fewer processes."),
-    ("couldn't get a connection", "All connections have been busy, or the server does not answer."),
+    ("have been busy", "Something holds them for long: see pg_stat_activity."),
     ("connection", "Check that the server runs and can be reached from here."),
 )
 

@@ -52,13 +52,11 @@ class PostgresStore:
         `url` is `postgresql://user:password@host:port/database`, with `?schema=NAME` for another schema than "flux", and
         whatever else libpq takes. Raises SchemaTooNew, and StoreError for what cannot be reached, or is not ours."""
         target = Target.of(url)
-        pool = Pool(target)
         try:
             await migrate(target)
-            await pool.open()
         except psycopg.Error as exc:
             raise store_error(target.name, "open", exc) from exc
-        return cls(target, pool)
+        return cls(target, Pool(target))
 
     # -- streams ----------------------------------------------------------------------------------------------------
 
