@@ -52,7 +52,7 @@ class Placing:
         if callable(value):
             try:
                 value = cast("Callable[[Any], Any]", value)(input)
-            except Exception as exc:
+            except Exception as exc:  # whatever the user's function raises, he is told which one it was
                 raise DefinitionError(
                     f"The {option} of workflow {self.workflow!r} cannot be told: {type(exc).__name__}: {exc}"
                 ) from exc

@@ -95,7 +95,7 @@ def _attempt(name: str, attributes: dict[str, str | int], failure: Callable[[Exc
     ) as span:
         try:
             yield
-        except Exception as exc:
+        except Exception as exc:  # whatever it is, the span tells it and it goes on its way
             _fail(span, failure(exc))
             raise
 

@@ -9,10 +9,10 @@ from psycopg import AsyncConnection, sql
 
 from flux.domain.events import Event
 from flux.domain.execution import Status
-from flux.domain.queues import Place, QueueState
+from flux.domain.queues import QueueState
 from flux.engine.ports import Listing
 from flux.errors import ExecutionNotFound
-from flux.stores.postgres.writes import owner_from
+from flux.stores.columns import LISTING, listing_from
 from flux.stores.rows import FIRST_JOURNAL_KIND, from_json_row
 
 _PAGE_ROWS = 5000
@@ -61,12 +61,6 @@ async def _events(connection: AsyncConnection, number: int, after: int, upto: in
 
 # --- lists of executions
 
-_LISTING = """
-SELECT id, workflow, status, created_at, updated_at, principal, parent, wake_at, key,
-       queue, partition, priority, deduplication,
-       owner_host, owner_pid, owner_started, owner_token FROM executions
-"""
-
 
 async def find(
     connection: AsyncConnection,
@@ -90,35 +84,35 @@ async def find(
     if before is not None:
         tests.append(sql.SQL("(created_at, id) < (%s, %s)"))
         parameters += before
-    query = sql.SQL(_LISTING + "WHERE {} ORDER BY created_at DESC, id DESC LIMIT %s").format(
+    query = sql.SQL(LISTING + "WHERE {} ORDER BY created_at DESC, id DESC LIMIT %s").format(
         sql.SQL(" AND ").join(tests)
     )
     return await _listings(connection, query, [*parameters, limit])
 
 
 async def find_key(connection: AsyncConnection, key: str, since: float) -> Listing | None:
-    query = sql.SQL(_LISTING + "WHERE key = %s AND created_at >= %s ORDER BY created_at DESC, id DESC LIMIT 1")
+    query = sql.SQL(LISTING + "WHERE key = %s AND created_at >= %s ORDER BY created_at DESC, id DESC LIMIT 1")
     return next(iter(await _listings(connection, query, [key, since])), None)
 
 
 _DUE = sql.SQL(f"""
 SELECT * FROM (
-  {_LISTING} WHERE status = 'running' AND workflow = ANY(%(workflows)s)
+  {LISTING} WHERE status = 'running' AND workflow = ANY(%(workflows)s)
   AND CASE WHEN owner_token IS NULL THEN queue IS NULL ELSE lease_until <= %(now)s END
   UNION ALL
-  {_LISTING} WHERE wake_at <= %(now)s AND status IN ('paused', 'sleeping') AND workflow = ANY(%(workflows)s)
+  {LISTING} WHERE wake_at <= %(now)s AND status IN ('paused', 'sleeping') AND workflow = ANY(%(workflows)s)
   AND (owner_token IS NULL OR lease_until <= %(now)s)
 ) AS due ORDER BY coalesce(wake_at, updated_at), id LIMIT %(limit)s
 """)
 _AWAITED = sql.SQL(f"""
-{_LISTING} AS parked WHERE status IN ('paused', 'sleeping') AND workflow = ANY(%(workflows)s)
+{LISTING} AS parked WHERE status IN ('paused', 'sleeping') AND workflow = ANY(%(workflows)s)
 AND EXISTS (
   SELECT FROM executions AS child WHERE child.parent = parked.id
   AND child.status IN ('completed', 'failed', 'cancelled') AND child.updated_at >= parked.updated_at - 60
 ) LIMIT %(limit)s
 """)
 _OWNED = sql.SQL(f"""
-{_LISTING} WHERE status = 'running' AND owner_token IS NOT NULL AND workflow = ANY(%(workflows)s) ORDER BY created_at, id
+{LISTING} WHERE status = 'running' AND owner_token IS NOT NULL AND workflow = ANY(%(workflows)s) ORDER BY created_at, id
 """)
 
 
@@ -165,21 +159,4 @@ async def queues(connection: AsyncConnection) -> list[QueueState]:
 async def _listings(
     connection: AsyncConnection, query: sql.SQL | sql.Composed, parameters: Sequence[Any] | dict[str, Any]
 ) -> list[Listing]:
-    return [_listing(row) for row in await (await connection.execute(query, parameters)).fetchall()]
-
-
-def _listing(row: Sequence[Any]) -> Listing:
-    queue, partition, priority, mark = row[9:13]
-    return Listing(
-        id=row[0],
-        workflow=row[1],
-        status=Status(row[2]),
-        created_at=row[3],
-        updated_at=row[4],
-        principal=row[5],
-        parent=row[6],
-        wake_at=row[7],
-        key=row[8],
-        place=None if queue is None else Place(queue=queue, partition=partition, priority=priority, deduplication=mark),
-        owner=owner_from(row[13:]),
-    )
+    return [listing_from(row) for row in await (await connection.execute(query, parameters)).fetchall()]

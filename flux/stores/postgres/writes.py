@@ -14,6 +14,7 @@ from psycopg.pq import TransactionStatus
 from flux.domain.queues import Queue, Room
 from flux.engine.ports import Head, Lease, Owner
 from flux.errors import ExecutionNotFound, QueueFull
+from flux.stores.columns import lease_columns, owner_columns, owner_from, place_columns
 from flux.stores.plan import Append, Create, Known, Mark, Outcome, Plan, Post, Write, marks_of
 
 _LONGEST_PAYLOAD = 7000  # bytes: PostgreSQL takes 7999
@@ -109,7 +110,7 @@ async def _carry_out(connection: AsyncConnection, plan: Plan) -> None:
 
 
 def _execution_row(create: Create, known: Known) -> tuple[Any, ...]:
-    head, owner, place = create.head, create.owner, create.place
+    head, owner = create.head, create.owner
     return (
         *(
             known.number,
@@ -121,8 +122,8 @@ def _execution_row(create: Create, known: Known) -> tuple[Any, ...]:
             head.wake_at,
         ),
         *(create.principal, create.parent, create.key, known.last, known.lifecycle, known.epoch),
-        *(*_owner_columns(owner), head.updated_at + create.ttl if owner else None),
-        *((place.queue, place.partition, place.priority, place.deduplication) if place else (None, None, 0, None)),
+        *(*owner_columns(owner), head.updated_at + create.ttl if owner else None),
+        *place_columns(create.place),
     )
 
 
@@ -130,10 +131,6 @@ def _change_row(known: Known) -> tuple[Any, ...]:
     head = known.head
     of_head = (head.status.value, head.updated_at, head.wake_at) if head else (None, None, None)
     return (known.number, known.last, known.lifecycle, *of_head, known.release)
-
-
-def _owner_columns(owner: Owner | None) -> tuple[Any, ...]:
-    return (owner.host, owner.pid, owner.started, owner.token) if owner else (None, None, None, None)
 
 
 def _news(plan: Plan) -> list[str]:
@@ -188,7 +185,7 @@ async def claim(
             room = await _room(connection, queue, now, but=number)
             if not room.take(partition, is_new=admitted_at is None):
                 raise QueueFull(id, queue.name)
-        await connection.execute(_GIVE, (*_owner_columns(owner), now + ttl, now, [number]))
+        await connection.execute(_GIVE, (*owner_columns(owner), now + ttl, now, [number]))
         taken_from = holder if holder != owner else None
         return Lease(execution_id=id, owner=owner, epoch=epoch + 1, taken_from=taken_from)
 
@@ -209,7 +206,7 @@ UPDATE executions SET lease_until = %s FROM held WHERE executions.number = held.
 
 
 async def renew(connection: AsyncConnection, leases: Sequence[Lease], until: float) -> dict[str, int]:
-    columns = _columns([_lease_columns(lease) for lease in leases], 3)
+    columns = _columns([lease_columns(lease) for lease in leases], 3)
     found = await connection.execute(_RENEW, (*columns, until))
     return dict(await found.fetchall())
 
@@ -220,20 +217,10 @@ async def release(connection: AsyncConnection, lease: Lease) -> None:
         released = await connection.execute(
             "UPDATE executions SET owner_host = NULL, owner_pid = NULL, owner_started = NULL, owner_token = NULL, "
             "lease_until = NULL WHERE id = %s AND epoch = %s AND owner_token = %s AND status = 'running'",
-            _lease_columns(lease),
+            lease_columns(lease),
         )
         if released.rowcount and len(lease.execution_id.encode()) < _LONGEST_PAYLOAD:
             await connection.execute(_NOTIFY, ([f"r{lease.execution_id}"],))
-
-
-def _lease_columns(lease: Lease) -> tuple[str, int, str]:
-    return lease.execution_id, lease.epoch, lease.owner.token
-
-
-def owner_from(columns: Sequence[Any]) -> Owner | None:
-    """The owner columns (host, pid, started, token) as an Owner."""
-    host, pid, started, token = columns
-    return Owner(host=host, pid=pid, started=started, token=token) if token is not None else None
 
 
 # --- queues
@@ -276,7 +263,7 @@ async def admit(
             if not taken:
                 break
             numbers = [row[0] for row in taken]
-            await connection.execute(_GIVE, (*_owner_columns(owner), now + ttl, now, numbers))
+            await connection.execute(_GIVE, (*owner_columns(owner), now + ttl, now, numbers))
             leases += [Lease(execution_id=id, owner=owner, epoch=epoch + 1) for _, id, epoch, *_ in taken]
     return leases
 

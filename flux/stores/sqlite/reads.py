@@ -9,11 +9,11 @@ from typing import Any
 
 from flux.domain.events import Event
 from flux.domain.execution import Status
-from flux.domain.queues import Place, QueueState
+from flux.domain.queues import QueueState
 from flux.engine.ports import Listing
 from flux.errors import ExecutionNotFound
+from flux.stores.columns import LISTING, listing_from
 from flux.stores.rows import FIRST_JOURNAL_KIND, from_row
-from flux.stores.sqlite.writes import owner_from
 
 _PAGE_ROWS = 256
 
@@ -76,12 +76,6 @@ def _events(connection: sqlite3.Connection, sql: str, number: int, after: int, u
 
 # --- lists of executions
 
-_LISTING = """
-SELECT id, workflow, status, created_at, updated_at, principal, parent, wake_at, key,
-       queue, partition, priority, deduplication,
-       owner_host, owner_pid, owner_started, owner_token FROM executions
-"""
-
 
 def find(
     connection: sqlite3.Connection,
@@ -105,35 +99,35 @@ def find(
         tests.append("(created_at, id) < (?, ?)")
         parameters += before
     where = f"WHERE {' AND '.join(tests)}" if tests else ""
-    sql = f"{_LISTING} {where} ORDER BY created_at DESC, id DESC LIMIT ?"
+    sql = f"{LISTING} {where} ORDER BY created_at DESC, id DESC LIMIT ?"
     return _listings(connection, sql, [*parameters, limit])
 
 
 def find_key(connection: sqlite3.Connection, key: str, since: float) -> Listing | None:
-    sql = f"{_LISTING} WHERE key = ? AND created_at >= ? ORDER BY created_at DESC, id DESC LIMIT 1"
+    sql = f"{LISTING} WHERE key = ? AND created_at >= ? ORDER BY created_at DESC, id DESC LIMIT 1"
     return next(iter(_listings(connection, sql, [key, since])), None)
 
 
 # the plus keeps SQLite to the short indexes (what runs, what wakes) instead of all a workflow has ever done
 _DUE = f"""
 SELECT * FROM (
-  {_LISTING} WHERE status = 'running'
+  {LISTING} WHERE status = 'running'
   AND +workflow IN (SELECT value FROM json_each(:workflows))
   AND CASE WHEN owner_token IS NULL THEN queue IS NULL ELSE lease_until <= :now END
   UNION ALL
-  {_LISTING} WHERE wake_at <= :now AND +status IN ('paused', 'sleeping')
+  {LISTING} WHERE wake_at <= :now AND +status IN ('paused', 'sleeping')
   AND +workflow IN (SELECT value FROM json_each(:workflows)) AND (owner_token IS NULL OR lease_until <= :now)
 ) ORDER BY coalesce(wake_at, updated_at), id LIMIT :limit
 """
 _AWAITED = f"""
-{_LISTING} AS parked WHERE status IN ('paused', 'sleeping') AND +workflow IN (SELECT value FROM json_each(:workflows))
+{LISTING} AS parked WHERE status IN ('paused', 'sleeping') AND +workflow IN (SELECT value FROM json_each(:workflows))
 AND EXISTS (
   SELECT 1 FROM executions AS child WHERE child.parent = parked.id
   AND child.status IN ('completed', 'failed', 'cancelled') AND child.updated_at >= parked.updated_at - 60
 ) LIMIT :limit
 """
 _OWNED = f"""
-{_LISTING} WHERE status = 'running' AND owner_token IS NOT NULL
+{LISTING} WHERE status = 'running' AND owner_token IS NOT NULL
 AND +workflow IN (SELECT value FROM json_each(:workflows)) ORDER BY created_at, id
 """
 
@@ -181,21 +175,4 @@ def queues(connection: sqlite3.Connection) -> list[QueueState]:
 
 
 def _listings(connection: sqlite3.Connection, sql: str, parameters: Sequence[Any] | dict[str, Any]) -> list[Listing]:
-    return [_listing(row) for row in connection.execute(sql, parameters).fetchall()]
-
-
-def _listing(row: Sequence[Any]) -> Listing:
-    queue, partition, priority, mark = row[9:13]
-    return Listing(
-        id=row[0],
-        workflow=row[1],
-        status=Status(row[2]),
-        created_at=row[3],
-        updated_at=row[4],
-        principal=row[5],
-        parent=row[6],
-        wake_at=row[7],
-        key=row[8],
-        place=None if queue is None else Place(queue=queue, partition=partition, priority=priority, deduplication=mark),
-        owner=owner_from(row[13:]),
-    )
+    return [listing_from(row) for row in connection.execute(sql, parameters).fetchall()]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -18,6 +18,7 @@ from typing import Any
 from flux.domain.queues import Queue, Room
 from flux.engine.ports import Lease, Owner
 from flux.errors import ExecutionNotFound, LeaseLost, QueueFull, StreamMoved
+from flux.stores.columns import lease_columns, owner_columns, owner_from, place_columns
 from flux.stores.plan import Append, Create, Known, Outcome, Plan, Post, Write, marks_of
 from flux.stores.rows import Row
 
@@ -202,7 +203,7 @@ def _plan(connection: sqlite3.Connection, group: Sequence[Write]) -> Plan:
 
 
 def _execution_row(create: Create, known: Known) -> tuple[Any, ...]:
-    head, owner, place = create.head, create.owner, create.place
+    head, owner = create.head, create.owner
     return (
         *(
             known.number,
@@ -214,8 +215,8 @@ def _execution_row(create: Create, known: Known) -> tuple[Any, ...]:
             head.wake_at,
         ),
         *(create.principal, create.parent, create.key),
-        *((place.queue, place.partition, place.priority, place.deduplication) if place else (None, None, 0, None)),
-        *(known.epoch, *_owner_columns(owner), head.updated_at + create.ttl if owner else None),
+        *place_columns(create.place),
+        *(known.epoch, *owner_columns(owner), head.updated_at + create.ttl if owner else None),
     )
 
 
@@ -223,10 +224,6 @@ def _change_row(known: Known) -> tuple[Any, ...]:
     head = known.head
     of_head = (head.status.value, head.updated_at, head.wake_at) if head else (None, None, None)
     return (known.number, *of_head, known.release)
-
-
-def _owner_columns(owner: Owner | None) -> tuple[Any, ...]:
-    return (owner.host, owner.pid, owner.started, owner.token) if owner else (None, None, None, None)
 
 
 # --- notes
@@ -326,7 +323,7 @@ def _give(connection: sqlite3.Connection, numbers: Sequence[int], owner: Owner, 
         "UPDATE executions SET epoch = epoch + 1, owner_host = ?, owner_pid = ?, owner_started = ?, owner_token = ?, "
         "lease_until = ?, admitted_at = CASE WHEN queue IS NULL THEN NULL ELSE coalesce(admitted_at, ?) END "
         f"WHERE number IN ({','.join('?' * len(numbers))})",
-        (*_owner_columns(owner), until, now, *numbers),
+        (*owner_columns(owner), until, now, *numbers),
     )
 
 
@@ -402,7 +399,7 @@ def renew(connection: sqlite3.Connection, leases: Sequence[Lease], until: float)
     held: dict[str, int] = {}
     for start in range(0, len(leases), MAX_ROWS):
         chunk = leases[start : start + MAX_ROWS]
-        parameters = [column for lease in chunk for column in (*_lease_columns(lease), until)]
+        parameters = [column for lease in chunk for column in (*lease_columns(lease), until)]
         held.update(connection.execute(*_with_values(_RENEW, 4, len(chunk), parameters)).fetchall())
     return held
 
@@ -411,15 +408,5 @@ def release(connection: sqlite3.Connection, lease: Lease) -> None:
     connection.execute(
         "UPDATE executions SET owner_host = NULL, owner_pid = NULL, owner_started = NULL, owner_token = NULL, "
         "lease_until = NULL WHERE id = ? AND epoch = ? AND owner_token = ?",
-        _lease_columns(lease),
+        lease_columns(lease),
     )
-
-
-def _lease_columns(lease: Lease) -> tuple[str, int, str]:
-    return lease.execution_id, lease.epoch, lease.owner.token
-
-
-def owner_from(columns: Iterable[Any]) -> Owner | None:
-    """The owner columns (host, pid, started, token) as an Owner."""
-    host, pid, started, token = columns
-    return Owner(host=host, pid=pid, started=started, token=token) if token is not None else None
