@@ -11,7 +11,7 @@ from flux.tasks import parallel, pause
 from flux.tasks.ai import agent
 from flux.tasks.mcp import mcp
 from flux.testing import ScriptedModel, tool_call
-from tests.tasks.mcp.servers import adder
+from tests.tasks.mcp.servers import Context, Small, adder, text
 
 pytestmark = pytest.mark.anyio
 
@@ -47,3 +47,24 @@ async def test_an_agent_is_given_tools(flux: Flux) -> None:
     execution = await flux.run(asks)
     assert execution.output == "three", execution.error
     assert small.calls == [("add", {"a": 1, "b": 2})]
+
+
+async def test_what_a_server_logs_during_a_call_is_progress_of_the_execution(flux: Flux) -> None:
+    small = Small()
+
+    @small.tool("work")
+    async def work(ctx: Context, params: Any) -> Any:
+        await ctx.session.send_log_message("info", "half of it", related_request_id=ctx.request_id)  # pyright: ignore[reportDeprecated] - servers of the older protocol log so
+        return text("done")
+
+    @workflow
+    async def works() -> Any:
+        async with mcp(small.server) as client:
+            return await (await client.discover()).work()
+
+    heard: list[Any] = []
+    started = await flux.start(works)
+    with flux.observed(started.execution_id, lambda progress: heard.append(progress.value)):
+        done = await flux.wait(started.execution_id, timeout=20)
+    assert done.output == "done", done.error
+    assert {"log": "info", "message": "half of it"} in heard
