@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -65,10 +65,12 @@ class Server:
         self.run("pg_ctl", "-D", str(self._data), "-w", "promote")
 
     def signal(self, number: signal.Signals) -> None:
-        """To the server and all its processes."""
+        """To the server and all its processes: it first, so that it starts no others meanwhile."""
         postmaster = psutil.Process(int((self._data / "postmaster.pid").read_text().splitlines()[0]))
-        for process in (postmaster, *postmaster.children(recursive=True)):
-            process.send_signal(number)
+        postmaster.send_signal(number)
+        for process in postmaster.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # the process of a connection that has just closed
+                process.send_signal(number)
 
     def end(self) -> None:
         if (self._data / "postmaster.pid").exists():
