@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 
 import psutil
+from measure import Figure, rounds
 
-ROUNDS = 5
 PYTHON = sys.executable
 
 BARE = """
@@ -87,32 +85,23 @@ def first_list(command: Sequence[str]) -> tuple[float, float]:
     return taken, memory
 
 
-def one_round(folder: Path) -> dict[str, float]:
+def one_round(folder: Path) -> list[Figure]:
+    (folder / "bare.py").write_text(BARE, "utf-8")
+    (folder / "flows.py").write_text(WORKFLOW, "utf-8")
     ours = [PYTHON, "-m", "flux_mcp_server", str(folder / "flows.py"), "--database", str(folder / "flux.db")]
     bare_start, bare_memory = first_list([PYTHON, str(folder / "bare.py")])
     our_start, our_memory = first_list(ours)
-    return {
-        "python -c pass, s": process("-c", "pass"),
-        "import flux, s": process("-c", "import flux"),
-        "a workflow and the engine, s": process("-c", "from flux import Flux, task, workflow"),
-        "flux --help, s": process("-m", "flux.cli", "--help"),
-        "bare SDK server to tools/list, s": bare_start,
-        "flux-mcp-server to tools/list, s": our_start,
-        "flux-mcp-server / bare": our_start / bare_start,
-        "bare SDK server, MiB": bare_memory,
-        "flux-mcp-server, MiB": our_memory,
-    }
-
-
-def main() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "bare.py").write_text(BARE, "utf-8")
-        (folder / "flows.py").write_text(WORKFLOW, "utf-8")
-        rounds = [one_round(folder) for _ in range(ROUNDS)]
-    for figure in rounds[0]:
-        print(f"{figure:36} {median(each[figure] for each in rounds):8.3f}")
+    return [
+        Figure("python -c pass", process("-c", "pass"), "s"),
+        Figure("import flux", process("-c", "import flux"), "s"),
+        Figure("a workflow and the engine", process("-c", "from flux import Flux, task, workflow"), "s"),
+        Figure("flux --help", process("-m", "flux.cli", "--help"), "s"),
+        Figure("bare SDK server to tools/list", bare_start, "s"),
+        Figure("flux-mcp-server to tools/list", our_start, "s", of="bare SDK server to tools/list"),
+        Figure("bare SDK server, memory", bare_memory, "MiB"),
+        Figure("flux-mcp-server, memory", our_memory, "MiB", of="bare SDK server, memory"),
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    rounds("Start", one_round, count=5)
