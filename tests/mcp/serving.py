@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,16 +17,28 @@ from mcp.server import Server
 from mcp_types import CallToolResult, ResourceLink, TextContent
 
 from flux import Flux, Workflow
-from flux.discovery import Problem
-from flux.stores.memory import MemoryStore
+from flux.settings import Settings
 from flux_mcp_server.catalog import Catalog
-from flux_mcp_server.server import make_server
+from flux_mcp_server.server import assemble
+from tests.mcp.replicas import Replicas
 
 Era = Literal["legacy", "2026-07-28"]
 ERAS: list[Era] = ["legacy", "2026-07-28"]
 PATIENCE = 20.0  # seconds for whatever a loaded machine may delay
+REPLICAS: Replicas | None = None
+"""Where the test is run with two servers: see conftest.py."""
 NOWHERE = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the tests run
 SECRET = b"k" * 32
+
+
+@asynccontextmanager
+async def engine(
+    *workflows: Workflow[Any, Any], database: str | Path = ":memory:", retention_days: float | None = None
+) -> AsyncGenerator[Flux]:
+    """On the database of the replicas, where there are two."""
+    url = str(database) if REPLICAS is None else REPLICAS.database
+    async with Flux(settings=Settings.load(database=url, retention_days=retention_days), workflows=workflows) as flux:
+        yield flux
 
 
 @asynccontextmanager
@@ -34,22 +46,24 @@ async def serving(
     *workflows: Workflow[Any, Any],
     flux: Flux | None = None,
     patience: float = 30,
-    problems: list[Problem] | None = None,
-) -> AsyncGenerator[Server[Any]]:
-    """A server in memory, on an engine of its own unless one is given."""
-    if flux is not None:
-        yield make_server(flux, Catalog(workflows, problems or []), name="test", patience=patience, secret=SECRET)
-        return
-    async with (
-        Flux(store=MemoryStore(), workflows=workflows) as own,
-        serving(*workflows, flux=own, patience=patience, problems=problems) as server,
-    ):
-        yield server
+    catalog: Catalog | None = None,
+) -> AsyncGenerator[Server[Any] | str]:
+    """A server in memory, on an engine of its own unless one is given; or the URL of two."""
+    async with AsyncExitStack() as stack:
+        engines = [flux or await stack.enter_async_context(engine(*workflows))]
+        if REPLICAS is not None:
+            engines.append(await stack.enter_async_context(Flux(settings=engines[0].settings, workflows=workflows)))
+        known = catalog or Catalog(workflows)
+        servers = [assemble(each, known, name="test", patience=patience, secret=SECRET) for each in engines]
+        if REPLICAS is None:
+            yield servers[0].server
+        else:
+            yield await stack.enter_async_context(REPLICAS.behind_a_proxy(servers))
 
 
 @asynccontextmanager
 async def client_of(
-    server: Server[Any], era: Era, *, elicitation: ElicitationFnT | None = None
+    server: Server[Any] | str, era: Era, *, elicitation: ElicitationFnT | None = None
 ) -> AsyncGenerator[Client]:
     async with Client(server, mode=era, elicitation_callback=elicitation, cache=None) as client:
         yield client

@@ -11,11 +11,10 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import RequestParamsMeta
 
-from flux import ExecutionContext, Flux, Workflow, pause, task, workflow
-from flux.stores.memory import MemoryStore
+from flux import ExecutionContext, Workflow, pause, task, workflow
 from flux.tasks import progress
 from flux_mcp_server import follow
-from tests.mcp.serving import ERAS, Era, client_of, data_of, serving, text_of
+from tests.mcp.serving import ERAS, Era, client_of, data_of, engine, serving, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -127,7 +126,7 @@ async def test_two_calls_at_once_are_two_executions(gate: Gate) -> None:
 
 async def test_a_new_server_on_the_same_database_joins_too(gate: Gate) -> None:
     slow = gate.workflow
-    async with Flux(store=MemoryStore(), workflows=[slow]) as flux:
+    async with engine(slow) as flux:
         async with serving(slow, flux=flux) as server, client_of(server, "legacy") as client, lost_call(client, gate):
             pass
         async with serving(slow, flux=flux) as server, client_of(server, "legacy") as client:

@@ -11,6 +11,7 @@ import pytest
 from flux import ExecutionContext, pause, task, workflow
 from flux.discovery import Problem
 from flux_mcp_server import controls
+from flux_mcp_server.catalog import Catalog
 from tests.mcp.serving import ERAS, Era, client_of, data_of, serving, text_of
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +62,7 @@ async def test_the_six_are_there_with_schemas_descriptions_and_hints(era: Era) -
 @pytest.mark.parametrize("era", ERAS)
 async def test_list_workflows_names_tools_and_files_that_are_broken(era: Era) -> None:
     problems = [Problem(path=Path("broken.py"), summary="NameError: name 'x' is not defined (broken.py:1)")]
-    async with serving(echo, asks, problems=problems) as server, client_of(server, era) as client:
+    async with serving(echo, asks, catalog=Catalog([echo, asks], problems)) as server, client_of(server, era) as client:
         await client.list_tools()
         listed = data_of(await client.call_tool("list_workflows"))
         rows = {row["name"]: row for row in listed["workflows"]}

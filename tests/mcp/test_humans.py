@@ -18,10 +18,9 @@ from mcp_types import (
     TextContent,
 )
 
-from flux import Flux, pause, task, workflow
-from flux.stores.memory import MemoryStore
+from flux import pause, task, workflow
 from flux.tasks import parallel
-from tests.mcp.serving import ERAS, Era, client_of, data_of, serving, text_of
+from tests.mcp.serving import ERAS, Era, client_of, data_of, engine, serving, text_of
 from tests.mcp.serving import Client as AnyClient
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +34,7 @@ async def signed() -> str:
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("tool", ["resume_signed", "resume_execution"])
 async def test_a_model_cannot_answer_what_is_for_a_person(era: Era, tool: str) -> None:
-    async with Flux(store=MemoryStore(), workflows=[signed]) as flux, serving(signed, flux=flux) as server:
+    async with engine(signed) as flux, serving(signed, flux=flux) as server:
         async with client_of(server, era) as client:
             handle = data_of(await client.call_tool("signed"))
             assert "only a person may give" in handle["next"]
@@ -99,7 +98,7 @@ async def at_a_page() -> str:
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_user_is_sent_to_a_page_and_the_answer_comes_from_there(era: Era) -> None:
     sent: list[Any] = []
-    async with Flux(store=MemoryStore(), workflows=[at_a_page]) as flux, serving(at_a_page, flux=flux) as server:
+    async with engine(at_a_page) as flux, serving(at_a_page, flux=flux) as server:
 
         async def go(context: Any, params: Any) -> ElicitResult:
             sent.append(params)

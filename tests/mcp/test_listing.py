@@ -18,11 +18,9 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, Field
 
-from flux import ExecutionContext, Flux, Workflow, pause, workflow
-from flux.stores.memory import MemoryStore
+from flux import ExecutionContext, Workflow, pause, workflow
 from flux_mcp_server.catalog import Catalog
-from flux_mcp_server.server import make_server
-from tests.mcp.serving import ERAS, SECRET, Era, client_of, serving
+from tests.mcp.serving import ERAS, Era, client_of, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -198,11 +196,9 @@ def test_the_list_is_the_same_in_every_process() -> None:
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_list_that_was_made_is_kept_until_the_tools_change(era: Era) -> None:
     made = catalog([int])
-    async with Flux(store=MemoryStore()) as flux:
-        server = make_server(flux, made, name="test", patience=5, secret=SECRET)
-        async with client_of(server, era) as client:
-            assert "turn_00" in {tool.name for tool in (await client.list_tools()).tools}
-            made.replace([turning(7, int)])
-            names = {tool.name for tool in (await client.list_tools()).tools}
-            assert "turn_07" in names
-            assert "turn_00" not in names
+    async with serving(catalog=made) as server, client_of(server, era) as client:
+        assert "turn_00" in {tool.name for tool in (await client.list_tools()).tools}
+        made.replace([turning(7, int)])
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        assert "turn_07" in names
+        assert "turn_00" not in names

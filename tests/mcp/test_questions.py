@@ -12,13 +12,12 @@ from mcp.client.session import ElicitationFnT
 from mcp_types import ElicitRequestFormParams, ElicitResult, InputRequiredResult, InputResponses
 from pydantic import BaseModel, Field, SecretStr
 
-from flux import ExecutionContext, Flux, OpenPause, pause, task, workflow
+from flux import ExecutionContext, OpenPause, pause, task, workflow
 from flux.schema import json_schema
-from flux.stores.memory import MemoryStore
 from flux.tasks import parallel
 from flux.tasks.mcp import mcp
 from flux_mcp_server.asking import form_of
-from tests.mcp.serving import ERAS, PATIENCE, Era, client_of, data_of, serving
+from tests.mcp.serving import ERAS, PATIENCE, Era, client_of, data_of, engine, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -266,7 +265,7 @@ async def test_the_same_round_made_twice_answers_once_and_never_the_next_questio
 
 
 async def test_a_state_works_in_another_server_and_is_refused_when_it_was_tampered_with() -> None:
-    async with Flux(store=MemoryStore(), workflows=[publish]) as flux:
+    async with engine(publish) as flux:
         async with (
             serving(publish, flux=flux) as server,
             client_of(server, "2026-07-28", elicitation=User().callback) as client,

@@ -209,6 +209,7 @@ async def test_a_client_of_today_listens() -> None:
                     break
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("era", ERAS)
 async def test_clients_are_told_when_there_is_a_new_execution(era: Era, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notices, "LOOK", 0.02)
@@ -257,6 +258,7 @@ def all_notes() -> dict[str, int]:
     return {"count": 2}
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("era", ERAS)
 async def test_prompts_and_resources_stand_next_to_workflows(era: Era) -> None:
     import sys  # noqa: PLC0415 - this module, as discovery sees it
@@ -294,6 +296,7 @@ async def chatty(ctx: ExecutionContext[None]) -> str:
     return "done"
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize(
     ("era", "level", "expected"),
     [

@@ -15,8 +15,7 @@ from flux.errors import StoreError
 from flux.stores.memory import MemoryStore
 from flux.tasks import progress, sleep
 from flux_mcp_server.catalog import Catalog
-from flux_mcp_server.server import make_server
-from tests.mcp.serving import ERAS, SECRET, Era, client_of, compact, data_of, serving, text_of
+from tests.mcp.serving import ERAS, Era, client_of, compact, data_of, serving, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -220,6 +219,7 @@ async def test_an_object_sent_as_a_text_is_read_and_a_text_stays_a_text(era: Era
         assert data_of(await client.call_tool("greet", {"input": '{"a": 1}'})) == {"result": 'Hello, {"a": 1}!'}
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_fault_inside_the_server_is_masked(era: Era, caplog: pytest.LogCaptureFixture) -> None:
     class FullDisk(MemoryStore):
@@ -251,16 +251,14 @@ async def refuses(ctx: ExecutionContext[str]) -> None:
 
 @pytest.mark.parametrize("era", ERAS)
 async def test_where_errors_are_masked_only_those_declared_are_told(era: Era) -> None:
-    async with Flux(store=MemoryStore(), workflows=[refuses]) as flux:
-        catalog = Catalog([refuses], mask_errors=True)
-        server = make_server(flux, catalog, name="test", patience=5, secret=SECRET)
-        async with client_of(server, era) as client:
-            assert "Refused: no" in text_of(await client.call_tool("refuses", {"input": "declared"}))
-            failed = await client.call_tool("refuses", {"input": "other"})
-            assert "secret" not in text_of(failed)
-            assert failed.meta is not None
-            id = failed.meta["flux/executionId"]
-            assert f"flux show {id}" in text_of(failed)
-            seen = await client.call_tool("get_execution", {"execution_id": id})
-            events = await client.read_resource(f"flux://executions/{id}/events")
-            assert "secret" not in seen.model_dump_json() + events.model_dump_json()
+    masking = Catalog([refuses], mask_errors=True)
+    async with serving(refuses, catalog=masking) as server, client_of(server, era) as client:
+        assert "Refused: no" in text_of(await client.call_tool("refuses", {"input": "declared"}))
+        failed = await client.call_tool("refuses", {"input": "other"})
+        assert "secret" not in text_of(failed)
+        assert failed.meta is not None
+        id = failed.meta["flux/executionId"]
+        assert f"flux show {id}" in text_of(failed)
+        seen = await client.call_tool("get_execution", {"execution_id": id})
+        events = await client.read_resource(f"flux://executions/{id}/events")
+        assert "secret" not in seen.model_dump_json() + events.model_dump_json()

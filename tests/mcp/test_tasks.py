@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -18,10 +19,9 @@ from pydantic.alias_generators import to_camel
 from flux import ExecutionContext, Flux, Workflow, pause, task, workflow
 from flux.domain.events import Event
 from flux.errors import StoreError
-from flux.settings import Settings
 from flux.stores.memory import MemoryStore
 from flux.tasks import parallel
-from tests.mcp.serving import client_of, serving, text_of
+from tests.mcp.serving import client_of, engine, serving, text_of
 
 pytestmark = pytest.mark.anyio
 
@@ -176,7 +176,7 @@ EVERY: list[Workflow[Any, Any]] = [slow, asks, asks_twice, fails, breaks, quick,
 
 async def test_what_takes_longer_than_a_moment_is_a_task_with_the_executions_id() -> None:
     async with (
-        Flux(store=MemoryStore(), workflows=EVERY) as flux,
+        engine(*EVERY) as flux,
         serving(*EVERY, flux=flux) as server,
         knowing(server) as client,
     ):
@@ -188,13 +188,9 @@ async def test_what_takes_longer_than_a_moment_is_a_task_with_the_executions_id(
         assert ended["ttlMs"] is None
 
 
-def keeping(days: float) -> Settings:
-    return Settings.load(database=":memory:", retention_days=days)
-
-
 async def test_a_task_lives_as_long_as_its_execution_is_kept() -> None:
     async with (
-        Flux(settings=keeping(days=1), workflows=EVERY) as flux,
+        engine(*EVERY, retention_days=1) as flux,
         serving(*EVERY, flux=flux) as server,
         knowing(server) as client,
     ):
@@ -213,17 +209,16 @@ async def test_what_is_quick_is_a_result_unless_it_always_is_a_task() -> None:
         assert text_of(await begun(client, "never", {"input": "a"})) == "a done"
 
 
-async def test_answering_a_task_runs_nothing_again_even_in_another_process() -> None:
-    store = MemoryStore()
+async def test_answering_a_task_runs_nothing_again_even_in_another_process(own_database: Path) -> None:
     async with (
-        Flux(store=store, workflows=EVERY) as flux,
+        engine(*EVERY, database=own_database) as flux,
         serving(*EVERY, flux=flux) as server,
         knowing(server) as client,
     ):
         given = await begun(client, "asks", {"input": "a"})
         asking = await until(client, given.task_id, "input_required")
     async with (
-        Flux(store=store, workflows=EVERY) as flux,
+        engine(*EVERY, database=own_database) as flux,
         serving(*EVERY, flux=flux) as server,
         knowing(server) as client,
     ):
@@ -313,6 +308,7 @@ class Breaks(MemoryStore):
         return await super().lifecycle(id)
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("era", ["legacy", "2026-07-28"])
 async def test_a_fault_of_the_engine_is_masked_for_those_who_ask_about_a_task(
     era: Any, caplog: pytest.LogCaptureFixture
@@ -388,7 +384,7 @@ async def test_an_older_client_that_asks_for_a_task_gets_one_and_is_asked_over_i
 
 async def test_an_older_client_is_told_how_long_its_task_lives_whatever_it_asked_for() -> None:
     async with (
-        Flux(settings=keeping(days=1), workflows=EVERY) as flux,
+        engine(*EVERY, retention_days=1) as flux,
         serving(*EVERY, flux=flux) as server,
         client_of(server, "legacy") as client,
     ):
