@@ -33,8 +33,9 @@ from flux.schema import to_json_value
 from flux.service import Flux
 from flux_mcp_server import asking, results, tasks
 from flux_mcp_server._sdk import Context
+from flux_mcp_server.attendance import Attendance
 from flux_mcp_server.auth import OPEN, Caller
-from flux_mcp_server.follow import Attendance, Relay, at_rest, relayed, unbroken
+from flux_mcp_server.follow import Relay, at_rest, relayed, unbroken
 from flux_mcp_server.logs import Logs
 from flux_mcp_server.results import Guide, Reply
 
@@ -222,15 +223,20 @@ async def resume(call: Call, *, workflow: str | None, answer: Any, pause: str | 
 async def converse(call: Call, execution_id: str, *, ending: Ending, guide: Guide) -> Reply:
     """Follow the execution until it ends, needs somebody who cannot be asked here, or the call's time is up."""
     attendance = call.desk.attendance
-    async with relayed(call.flux, execution_id, call.report) as relay, call.desk.logs.told(execution_id, call.client):
-        with attendance.following(execution_id, call.is_gone):
-            conversation = _Conversation(call, execution_id, guide, relay)
-            execution_or_reply = await conversation.to_reply()
+    async with (
+        relayed(call.flux, execution_id, call.report) as relay,
+        call.desk.logs.told(execution_id, call.client),
+        attendance.following(execution_id, call.is_gone),
+    ):
+        conversation = _Conversation(call, execution_id, guide, relay)
+        execution_or_reply = await conversation.to_reply()
+        if not isinstance(execution_or_reply, ExecutionContext) or call.always_task:
+            await attendance.missed(execution_id)
     if not isinstance(execution_or_reply, ExecutionContext):
         return execution_or_reply
     if call.always_task:
         return conversation.task(execution_or_reply)
-    attendance.delivered(execution_id)
+    await attendance.given(execution_or_reply)
     return ending(execution_or_reply)
 
 

@@ -325,7 +325,7 @@ async def _seen(call: Call, execution_id: str, seconds: float, guide: Guide) -> 
         async with relayed(call.flux, execution_id, call.report):
             execution = await at_rest(call.flux, execution_id, deadline=time.monotonic() + seconds)
     if execution.has_finished:
-        call.desk.attendance.delivered(execution_id)
+        await call.desk.attendance.given(execution)
     return results.view(execution, guide)
 
 

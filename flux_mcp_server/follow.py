@@ -1,13 +1,13 @@
-"""Following an execution for somebody who waits: progress, heartbeats, patience, and who has let go of what."""
+"""Following an execution for somebody who waits: progress, heartbeats, patience."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections import OrderedDict, deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from flux.context import ExecutionContext
@@ -25,8 +25,6 @@ LAST_WORDS = 1.0  # seconds that a call which has its result waits for its last 
 MOST_WAITING = 100  # reports that wait to be written; of more, the oldest are dropped
 LONGEST = 180  # characters of what is reported: clients show 200 of a message
 LOOK = 0.2  # seconds between two looks at an execution that sleeps or has changed hands
-
-IsGone = Callable[[], Awaitable[bool]]
 
 Report = Callable[[float, str], Awaitable[None]]
 """Sends progress: a number that grows, and a message. Does nothing for a client that did not ask for it."""
@@ -141,60 +139,3 @@ def _in_short(message: Message) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = f"{message.task}: {text}" if message.by_agent else text
     return text if len(text) <= LONGEST else text[: LONGEST - 3] + "..."
-
-
-class Attendance:
-    """Which executions are followed by a call of this process, and which results no caller has been given.
-
-    A client that gave up leaves an execution behind that nobody follows; when it makes the same call again, it is given
-    that execution, not another one. So is one that ended meanwhile, for a while."""
-
-    KEPT = 15 * 60.0  # seconds that a result waits for the caller who missed it
-    MOST = 10_000
-
-    def __init__(self) -> None:
-        self._followers: dict[str, list[IsGone]] = {}
-        self._missed: OrderedDict[str, float] = OrderedDict()
-        self._known: OrderedDict[str, None] = OrderedDict()
-
-    @contextmanager
-    def following(self, execution_id: str, is_gone: IsGone) -> Generator[None]:
-        """`is_gone` tells whether the client has left without a word."""
-        self.begun(execution_id)
-        followers = self._followers.setdefault(execution_id, [])
-        followers.append(is_gone)
-        try:
-            yield
-        finally:
-            followers.remove(is_gone)
-            if not followers:
-                self._followers.pop(execution_id, None)
-
-    def begun(self, execution_id: str) -> None:
-        """Some call has started the execution, whether or not it lives to follow it."""
-        self._missed[execution_id] = time.monotonic()
-        self._missed.move_to_end(execution_id)
-        while len(self._missed) > self.MOST:
-            self._missed.popitem(last=False)
-
-    def delivered(self, execution_id: str) -> None:
-        """Some caller has seen how the execution ended."""
-        self._missed.pop(execution_id, None)
-
-    def known(self, execution_id: str) -> None:
-        """The client has asked about the execution by its id: it has not lost it."""
-        self.delivered(execution_id)
-        self._known[execution_id] = None
-        while len(self._known) > self.MOST:
-            self._known.popitem(last=False)
-
-    async def may_be_joined(self, execution: ExecutionContext[Any]) -> bool:
-        if execution.execution_id in self._known:
-            return False
-        for is_gone in list(self._followers.get(execution.execution_id, ())):
-            if not await is_gone():
-                return False
-        if not execution.has_finished:
-            return True
-        missed = self._missed.get(execution.execution_id)
-        return missed is not None and time.monotonic() - missed < self.KEPT

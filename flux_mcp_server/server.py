@@ -34,11 +34,11 @@ from flux.errors import (
 from flux.service import Flux
 from flux_mcp_server import prompts, results, task_methods, tasks
 from flux_mcp_server._sdk import CallNext, Context, DualServer, HandlerReply, add_middleware, seal_states
+from flux_mcp_server.attendance import Attendance
 from flux_mcp_server.auth import SCOPES, Caller, Scope
 from flux_mcp_server.calls import Call, Desk
 from flux_mcp_server.catalog import Catalog
 from flux_mcp_server.declared import Declared
-from flux_mcp_server.follow import Attendance
 from flux_mcp_server.limits import Limits
 from flux_mcp_server.logs import Logs
 from flux_mcp_server.notices import Listening, Notices, Watch
@@ -115,7 +115,7 @@ def assemble(
     declared: Declared | None = None,
     limits: Limits | None = None,
 ) -> Served:
-    desk = Desk(flux, Attendance(), patience, secret, Logs())
+    desk = Desk(flux, Attendance(flux), patience, secret, Logs())
     methods = TaskMethods(desk, catalog.ending)
     resources = Resources(desk, catalog, lambda: served.declared)
     notices = Notices()

@@ -157,7 +157,7 @@ class TaskMethods:
             execution = await self.desk.owned(params.task_id, caller)
         except ExecutionNotFound:
             raise MCPError(types.INVALID_PARAMS, f"No task {params.task_id!r}.") from None
-        self.desk.attendance.known(execution.execution_id)
+        await self.desk.attendance.known(execution.execution_id)
         return execution
 
     def watch_for(self, client: Context, execution_id: str) -> None:

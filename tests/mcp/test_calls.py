@@ -71,6 +71,7 @@ async def lost_call(client: Any, gate: Gate, *, timeout: float = 0.05) -> AsyncG
     yield
 
 
+@pytest.mark.needs_session
 @pytest.mark.parametrize("era", ERAS)
 async def test_the_same_call_after_a_lost_one_joins_its_execution(era: Era, gate: Gate) -> None:
     async with serving(gate.workflow) as server, client_of(server, era) as client, lost_call(client, gate):
@@ -80,6 +81,7 @@ async def test_the_same_call_after_a_lost_one_joins_its_execution(era: Era, gate
         assert gate.begun == 1
 
 
+@pytest.mark.needs_session
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_result_that_its_caller_missed_is_given_to_the_same_call(era: Era, gate: Gate) -> None:
     async with serving(gate.workflow) as server, client_of(server, era) as client, lost_call(client, gate):
@@ -124,6 +126,7 @@ async def test_two_calls_at_once_are_two_executions(gate: Gate) -> None:
         assert len(ids) == 2
 
 
+@pytest.mark.needs_session
 async def test_a_new_server_on_the_same_database_joins_too(gate: Gate) -> None:
     slow = gate.workflow
     async with engine(slow) as flux:

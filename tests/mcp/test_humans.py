@@ -23,7 +23,7 @@ from flux.tasks import parallel
 from tests.mcp.serving import ERAS, Era, client_of, data_of, engine, serving, text_of
 from tests.mcp.serving import Client as AnyClient
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.needs_session]
 
 
 @workflow

@@ -19,7 +19,7 @@ from flux.tasks.mcp import mcp
 from flux_mcp_server.asking import form_of
 from tests.mcp.serving import ERAS, PATIENCE, Era, client_of, data_of, engine, serving
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.needs_session]
 
 
 class Approval(BaseModel):

@@ -177,6 +177,7 @@ async def completed(client: Any, ref: Any, name: str, value: str) -> list[str]:
 # -- changes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs_session
 async def test_an_older_client_is_told_when_an_execution_has_changed_until_it_unsubscribes() -> None:
     told = asyncio.Event()
 

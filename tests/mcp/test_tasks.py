@@ -363,6 +363,7 @@ async def older(client: Client, tool: str, **arguments: Any) -> str:
     return (await asked(client, "tasks/list"))["tasks"][0]["taskId"]
 
 
+@pytest.mark.needs_session
 async def test_an_older_client_that_asks_for_a_task_gets_one_and_is_asked_over_its_result() -> None:
     asked_for: list[Any] = []
 
