@@ -42,7 +42,11 @@ __all__ = [
 class DualServer(Server[Any]):
     """The low-level server, which tells clients of both eras what ours can do.
 
-    The SDK asks for capabilities without a version when it means the older era, and has no way to add tasks or list changes there."""
+    The SDK asks for capabilities without a version when it means the older era, and has no way to add tasks or list changes there.
+
+    `keeps_connections`: whether an older client can be told something after its request, which takes a session."""
+
+    keeps_connections = True
 
     def get_capabilities(
         self,
@@ -52,11 +56,14 @@ class DualServer(Server[Any]):
         *,
         protocol_version: str | None = None,
     ) -> types.ServerCapabilities:
-        changes = NotificationOptions(prompts_changed=True, resources_changed=True, tools_changed=True)
+        keeps = self.keeps_connections
+        changes = NotificationOptions(prompts_changed=keeps, resources_changed=keeps, tools_changed=keeps)
         said = super().get_capabilities(
             changes, experimental_capabilities, extensions, protocol_version=protocol_version
         )
         if protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            if said.resources is not None:
+                said.resources.subscribe = keeps
             calls = types.TasksToolsCapability(call=types.TasksCallCapability())
             said.tasks = types.ServerTasksCapability(
                 list=types.TasksListCapability(),

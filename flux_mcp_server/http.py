@@ -22,6 +22,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
+from flux_mcp_server._sdk import DualServer
 from flux_mcp_server.auth import SCOPES, Needs, StepUp
 from flux_mcp_server.streams import Sent
 
@@ -60,6 +61,8 @@ async def serve_http(
 
     Hosts and origins are checked: `host` is a name of this machine. `needs` says what a token has to reach."""
     how = http or Http()
+    if isinstance(server, DualServer):
+        server.keeps_connections = not how.stateless
     auth = _auth_settings(how)
     app = server.streamable_http_app(
         streamable_http_path=path,

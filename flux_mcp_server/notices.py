@@ -137,7 +137,7 @@ class Listening:
     raise MCPError for what the client may not see."""
 
     notices: Notices
-    watch_resource: Callable[[str], Watch | None]
+    watch_resource: Callable[[str], Awaitable[Watch | None]]
     watch_task: Callable[[Context, str, Callable[[dict[str, Any]], None]], Awaitable[Watch]]
     _streams: set[asyncio.Queue[Frame | None]] = field(default_factory=set[asyncio.Queue[Frame | None]])
 
@@ -155,7 +155,7 @@ class Listening:
             raise MCPError(types.INVALID_PARAMS, f"More than {MOST_WATCHED} things to watch; name fewer.")
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: id}
         frames: asyncio.Queue[Frame | None] = asyncio.Queue(MOST_UNREAD)
-        watches = [self.watch_resource(uri) for uri in asked.resource_subscriptions or ()]
+        watches = [await self.watch_resource(uri) for uri in asked.resource_subscriptions or ()]
         watches += [await self.watch_task(client, task, _into(frames, meta)) for task in task_ids]
         unsubscribe = self.notices.bus.subscribe(_forward(frames, asked, meta))
         self._streams.add(frames)

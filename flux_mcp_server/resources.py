@@ -186,15 +186,10 @@ class Resources:
             return None
         return parts[0] if kind == "executions" and parts else None
 
-    async def follow(self, uri: str, updated: Callable[[str], Any]) -> None:
-        """Calls `updated` each time the execution of this resource has changed, until it has ended."""
-        id = self.execution_in(uri)
-        assert id is not None
-        is_first = True
-        async for _ in changes(self.desk.flux, id):
-            if not is_first:
-                await updated(uri)
-            is_first = False
+    async def follow(self, uri: str, since: ExecutionContext[Any], updated: Callable[[str], Any]) -> None:
+        """Calls `updated` each time the execution of this resource has changed since it was so, until it has ended."""
+        async for _ in changes(self.desk.flux, since.execution_id, since=since):
+            await updated(uri)
 
     # -- completion ---------------------------------------------------------------------------------------------------
 

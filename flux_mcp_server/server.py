@@ -33,7 +33,7 @@ from flux.errors import (
 )
 from flux.service import Flux
 from flux_mcp_server import prompts, results, task_methods, tasks
-from flux_mcp_server._sdk import CallNext, Context, DualServer, HandlerReply, add_middleware, seal_states
+from flux_mcp_server._sdk import CallNext, Context, DualServer, HandlerReply, add_middleware, connection_of, seal_states
 from flux_mcp_server.attendance import Attendance
 from flux_mcp_server.auth import SCOPES, Caller, Scope
 from flux_mcp_server.calls import Call, Desk
@@ -64,6 +64,8 @@ Each workflow here is a tool. Executions are durable: finished work is never rep
 calls and restarts of this server. When a result has a `status` and a `next`, the work is not done: do what `next` says. \
 Ask the user when an execution is paused; never make up an answer. To wait, call get_execution with wait_seconds; \
 do not call the workflow again."""
+
+NO_SESSIONS = "This server keeps no sessions, so it could not tell you later. Read the resource again instead."
 
 _ADVICE: tuple[tuple[type[FluxError], str], ...] = (
     (ExecutionNotFound, "list_executions shows the executions there are."),
@@ -258,26 +260,31 @@ class _Surface:
 
     async def subscribe(self, client: Context, params: types.SubscribeRequestParams) -> types.EmptyResult:
         uri = str(params.uri)
-        if self.resources.execution_in(uri) is not None:
-            await self.resources.read(uri.partition("?")[0].removesuffix("/result").removesuffix("/events"))
-        self.notices.subscribe(client, uri, self.watch_resource(uri))
+        if not connection_of(client).has_standalone_channel:
+            raise MCPError(types.METHOD_NOT_FOUND, NO_SESSIONS, client.method)
+        watch = await self.watch_resource(uri)
+        if watch is None and self.resources.execution_in(uri) is not None:
+            raise MCPError(types.INVALID_PARAMS, f"{uri}: No such resource.", {"uri": uri})
+        self.notices.subscribe(client, uri, watch)
         return types.EmptyResult()
 
     async def unsubscribe(self, client: Context, params: types.UnsubscribeRequestParams) -> types.EmptyResult:
         self.notices.unsubscribe(client, str(params.uri))
         return types.EmptyResult()
 
-    def watch_resource(self, uri: str) -> Watch | None:
-        """None for what does not change by itself."""
-        execution_id = self.resources.execution_in(uri)
-        if execution_id is None:
+    async def watch_resource(self, uri: str) -> Watch | None:
+        """From how it is now. None for what does not change by itself, or is not there for the caller."""
+        execution_id, caller = self.resources.execution_in(uri), Caller.of_request()
+        if execution_id is None or not caller.may("read"):
             return None
-        caller = Caller.of_request()
+        try:
+            execution = await self.desk.owned(execution_id, caller)
+        except ExecutionNotFound:
+            return None
 
         async def watch() -> None:
-            with suppress(ExecutionError):
-                await self.desk.owned(execution_id, caller)
-                await self.resources.follow(uri, self.notices.resource_updated)
+            with suppress(ExecutionNotFound):  # it is deleted meanwhile
+                await self.resources.follow(uri, execution, self.notices.resource_updated)
 
         return watch
 

@@ -193,14 +193,18 @@ def _position(cursor: str) -> tuple[float, str]:
         raise MCPError(types.INVALID_PARAMS, "The cursor is none of ours.") from None
 
 
-async def changes(flux: Flux, execution_id: str) -> AsyncGenerator[ExecutionContext[Any]]:
-    """The execution now and each time it has changed, until it has ended. Raises ExecutionNotFound."""
+async def changes(
+    flux: Flux, execution_id: str, *, since: ExecutionContext[Any] | None = None
+) -> AsyncGenerator[ExecutionContext[Any]]:
+    """The execution now, unless it is as it was `since` then, and each time it has changed, until it has ended.
+
+    Raises ExecutionNotFound."""
     news = asyncio.Event()
 
     def hear(_: Progress) -> None:
         news.set()
 
-    seen: Any = None
+    seen = None if since is None else _mark(since)
     with flux.observed(execution_id, hear, questions=True):
         while True:
             news.clear()
@@ -209,12 +213,15 @@ async def changes(flux: Flux, execution_id: str) -> AsyncGenerator[ExecutionCont
             except StoreError:  # it is busy: look again
                 await asyncio.sleep(LOOK)
                 continue
-            mark = (execution.status, execution.updated_at, [pause.id for pause in execution.pauses])
-            if mark != seen:
-                seen = mark
+            if _mark(execution) != seen:
+                seen = _mark(execution)
                 yield execution
             if execution.has_finished:
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), LOOK)
             await asyncio.sleep(SOON)
+
+
+def _mark(execution: ExecutionContext[Any]) -> object:
+    return execution.status, execution.updated_at, [pause.id for pause in execution.pauses]

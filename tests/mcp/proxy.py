@@ -26,7 +26,7 @@ SESSION = "Mcp-Session-Id"
 def proxy(servers: Sequence[str], *, keeps_sessions: bool = False) -> Generator[str]:
     """Before servers that have a path in common: their URL here. It runs in a thread of its own."""
     app = forwarding([_root(server) for server in servers], keeps_sessions=keeps_sessions)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="error"))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = threading.Thread(target=server.run, args=([listening],), daemon=True)
         serving.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from flux_mcp_server.http import Http, serve_http
@@ -27,12 +27,12 @@ class Replicas:
         listening = [socket.create_server(("127.0.0.1", 0)) for _ in servers]
         running = [asyncio.create_task(self._serve(*each, stopping)) for each in zip(servers, listening, strict=True)]
         urls = [f"http://127.0.0.1:{each.getsockname()[1]}/mcp" for each in listening]
-        try:
-            with proxy(urls, keeps_sessions=self.keep_sessions) as url:
-                yield url
-        finally:
-            stopping.set()
-            await asyncio.gather(*running)
+        with ExitStack() as stack:
+            try:
+                yield stack.enter_context(proxy(urls, keeps_sessions=self.keep_sessions))
+            finally:
+                stopping.set()
+                await asyncio.gather(asyncio.to_thread(stack.close), *running)
 
     async def _serve(self, served: Served, listening: socket.socket, stopping: asyncio.Event) -> None:
         with listening:

@@ -162,6 +162,7 @@ async def test_a_client_of_today_is_told_to_ask_for_the_scope_it_needs(tmp_path:
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, -32020)
 
 
+@pytest.mark.one_server
 async def test_the_server_says_how_it_is_and_takes_no_body_that_is_too_large(tmp_path: Path) -> None:
     with guarded(tmp_path, "--max-body", "1000", "--rate", "2") as (url, tokens):
         base = url.removesuffix("/mcp")

@@ -116,6 +116,7 @@ async def test_another_argument_or_a_delivered_result_makes_a_new_execution(gate
         assert gate.begun == 3
 
 
+@pytest.mark.one_server  # two servers take the second for the first made again: nobody knows whether the other still lives
 async def test_two_calls_at_once_are_two_executions(gate: Gate) -> None:
     async with serving(gate.workflow) as server, client_of(server, "2026-07-28") as client:
         first = asyncio.create_task(client.call_tool("slow", {"input": "a"}))

@@ -19,6 +19,8 @@ import pytest
 from mcp import Client, MCPError
 from mcp_types import ElicitResult
 
+from tests.mcp import serving
+from tests.mcp.proxy import proxy
 from tests.mcp.serving import ERAS, PATIENCE, Era, data_of, lines, stdio_parameters, written
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +31,26 @@ HELLO_HEADERS = {"Accept": "application/json, text/event-stream"}
 
 @contextmanager
 def http_server(folder: Path, *more: str) -> Generator[tuple[subprocess.Popen[str], str]]:
-    """The process and its URL."""
+    """The process and its URL. Where there are replicas: one of them, and the URL of the proxy before them."""
+    if serving.REPLICAS is None:
+        with process(folder, *more) as running:
+            yield running, url_of(running)
+        return
+    replicas = serving.REPLICAS
+    how = [*more, "--database", replicas.database, *([] if replicas.keep_sessions else ["--stateless"])]
+    with two_servers(folder, *how) as (first, *urls), proxy(urls, keeps_sessions=replicas.keep_sessions) as url:
+        yield first, url
+
+
+@contextmanager
+def two_servers(folder: Path, *more: str) -> Generator[tuple[subprocess.Popen[str], str, str]]:
+    """The first process, and the URL of each."""
+    with process(folder, *more) as first, process(folder, *more) as second:
+        yield first, url_of(first), url_of(second)
+
+
+@contextmanager
+def process(folder: Path, *more: str) -> Generator[subprocess.Popen[str]]:
     server = stdio_parameters(
         *(SERVED, "--transport", "http", "--port", "0", *more), folder=folder, env={"TRACE": str(folder / "trace.txt")}
     )
@@ -37,7 +58,7 @@ def http_server(folder: Path, *more: str) -> Generator[tuple[subprocess.Popen[st
         [server.command, *server.args], cwd=server.cwd, env=server.env, stderr=subprocess.PIPE, text=True
     )
     try:
-        yield running, url_of(running)
+        yield running
     finally:
         running.kill()
         running.communicate()
@@ -52,6 +73,7 @@ def url_of(running: subprocess.Popen[str]) -> str:
     raise AssertionError("the server has not started")
 
 
+@pytest.mark.needs_session
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_workflow_asks_over_http_and_finishes(era: Era, tmp_path: Path) -> None:
     async def say_yes(context: Any, params: Any) -> ElicitResult:
@@ -63,6 +85,7 @@ async def test_a_workflow_asks_over_http_and_finishes(era: Era, tmp_path: Path) 
             assert data_of(await client.call_tool("approve", {"input": "A1"})) == {"result": "shipped A1"}
 
 
+@pytest.mark.needs_session
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_call_that_was_lost_over_http_is_joined(era: Era, tmp_path: Path) -> None:
     trace, there = tmp_path / "trace.txt", tmp_path / "there"
@@ -77,6 +100,7 @@ async def test_a_call_that_was_lost_over_http_is_joined(era: Era, tmp_path: Path
     assert lines(trace) == ["waiting", "seen", "ship it"]
 
 
+@pytest.mark.needs_session
 def test_a_client_of_the_older_protocol_that_died_is_noticed(tmp_path: Path) -> None:
     trace, there = tmp_path / "trace.txt", tmp_path / "there"
     call = {"name": "wait_for", "arguments": {"input": str(there)}}
@@ -105,6 +129,7 @@ def request(method: str, params: dict[str, Any]) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
 
 
+@pytest.mark.one_server
 def test_foreign_hosts_and_origins_are_refused(tmp_path: Path) -> None:
     with http_server(tmp_path) as (_, url):
         asked = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
@@ -113,6 +138,7 @@ def test_foreign_hosts_and_origins_are_refused(tmp_path: Path) -> None:
         assert httpx.post(url, json=asked, headers={**accept, "Origin": "http://evil.example"}).status_code == 403
 
 
+@pytest.mark.one_server
 def test_sigterm_ends_it_in_seconds_although_a_client_is_connected(tmp_path: Path) -> None:
     with http_server(tmp_path) as (running, url), socket.create_connection(("127.0.0.1", port_of(url))):
         began = time.monotonic()
@@ -121,6 +147,7 @@ def test_sigterm_ends_it_in_seconds_although_a_client_is_connected(tmp_path: Pat
         assert time.monotonic() - began < 5
 
 
+@pytest.mark.one_server
 def test_a_port_in_use_is_said_in_a_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -142,6 +169,7 @@ def port_of(url: str) -> int:
     return int(url.rpartition(":")[2].partition("/")[0])
 
 
+@pytest.mark.one_server
 async def test_open_calls_may_end_while_the_server_drains(tmp_path: Path) -> None:
     there = tmp_path / "there"
     with http_server(tmp_path, "--drain", "10") as (running, url):
@@ -167,6 +195,7 @@ async def test_without_sessions_questions_are_asked_in_the_result_or_are_handles
             assert data.get("result" if era == "2026-07-28" else "status") in ("shipped A1", "paused")
 
 
+@pytest.mark.one_server
 def test_a_server_and_the_secrets_beside_its_database_do_not_get_in_each_others_way(tmp_path: Path) -> None:
     flux = [sys.executable, "-m", "flux.cli"]
     database = ["--database", str(tmp_path / "served.db")]

@@ -31,6 +31,7 @@ pytestmark = pytest.mark.anyio
 SHORTEST = 60  # seconds after which the least patient clients give up
 
 
+@pytest.mark.one_server
 def test_a_call_ends_before_the_least_patient_client_gives_up_and_that_can_be_less() -> None:
     assert read_options([], {}).wait < SHORTEST
     assert read_options(["--wait", "25"], {}).wait == 25
@@ -38,6 +39,7 @@ def test_a_call_ends_before_the_least_patient_client_gives_up_and_that_can_be_le
     assert wait["wait_seconds"]["maximum"] < SHORTEST
 
 
+@pytest.mark.one_server
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_call_that_is_stuck_keeps_no_other_waiting(era: Era, tmp_path: Path) -> None:
     trace = tmp_path / "trace.txt"
@@ -52,6 +54,7 @@ async def test_a_call_that_is_stuck_keeps_no_other_waiting(era: Era, tmp_path: P
             assert (await stuck).is_error, "cancelled, although its thread listens to nobody"
 
 
+@pytest.mark.needs_session
 async def test_the_answer_to_a_long_call_begins_at_once(tmp_path: Path) -> None:
     """A proxy, or a client's HTTP library, does not wait for ever for the first byte."""
     there = tmp_path / "there"
@@ -84,6 +87,7 @@ class CannotAsk:
         return ErrorData(code=-32600, message="no forms here")
 
 
+@pytest.mark.needs_session
 async def test_an_older_client_that_cannot_ask_after_all_gets_a_handle() -> None:
     @workflow
     async def asks() -> str:
@@ -100,6 +104,7 @@ async def test_an_older_client_that_cannot_ask_after_all_gets_a_handle() -> None
 # -- servers that come and go ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_server
 async def test_a_client_of_today_notices_nothing_of_a_restart(tmp_path: Path) -> None:
     port = str(free_port())
     with http_server(tmp_path, "--port", port) as (first, url):
@@ -113,6 +118,7 @@ async def test_a_client_of_today_notices_nothing_of_a_restart(tmp_path: Path) ->
     assert lines(tmp_path / "trace.txt") == ["reserve A1", "ship A1"]
 
 
+@pytest.mark.one_server
 def test_an_older_client_is_told_after_a_restart_that_its_session_is_gone(tmp_path: Path) -> None:
     port = str(free_port())
     with http_server(tmp_path, "--port", port) as (first, url), session(url) as client:
@@ -125,6 +131,7 @@ def test_an_older_client_is_told_after_a_restart_that_its_session_is_gone(tmp_pa
                 assert again.post(url, json=request("tools/list", {})).status_code == 200
 
 
+@pytest.mark.one_server
 def test_a_probe_is_answered_at_once_and_runs_no_workflow(tmp_path: Path) -> None:
     """As the first line a client of today writes, which may only want to know the version."""
     meta: dict[str, Any] = {
@@ -157,6 +164,7 @@ async def test_a_server_without_sessions_keeps_its_listeners(tmp_path: Path) -> 
                     assert isinstance(await anext(changes), ResourcesListChanged)
 
 
+@pytest.mark.one_server
 async def test_a_timed_out_call_takes_no_other_with_it(tmp_path: Path) -> None:
     trace, there = tmp_path / "trace.txt", tmp_path / "there"
     async with stdio(stdio_parameters(SERVED, folder=tmp_path, env={"TRACE": str(trace)})) as client:

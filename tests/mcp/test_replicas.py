@@ -1,68 +1,34 @@
-"""Two servers on one PostgreSQL behind a proxy that sends every request to the other one than the last."""
+"""Two server processes on one PostgreSQL: behind a proxy that sends every request to the other one than the last, and side by side.
+
+The tests of the server that run on one are run on two as well: see conftest.py."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-import uvicorn
-from mcp import Client
+from mcp import Client, MCPError
 from mcp_types import ElicitResult
-from starlette.applications import Starlette
-from starlette.background import BackgroundTask
-from starlette.requests import Request
-from starlette.responses import StreamingResponse
-from starlette.routing import Route
 
+from tests.mcp.proxy import proxy
 from tests.mcp.serving import ERAS, PATIENCE, Era, data_of, lines, written
-from tests.mcp.test_http import http_server
+from tests.mcp.test_http import two_servers
+from tests.mcp.test_tasks import Knows, Params, TaskListen, Whole, begun
 
-pytestmark = pytest.mark.anyio
-
-HOP_BY_HOP = {"host", "content-length", "transfer-encoding", "connection"}
-
-
-def round_robin(servers: list[str]) -> Starlette:
-    """Every request to the next server, its answer streamed back."""
-    turns = itertools.cycle(servers)
-    client = httpx.AsyncClient(timeout=PATIENCE)
-
-    async def forward(request: Request) -> StreamingResponse:
-        headers = {name: value for name, value in request.headers.items() if name not in HOP_BY_HOP}
-        passed = client.build_request(request.method, next(turns), headers=headers, content=await request.body())
-        answer = await client.send(passed, stream=True)
-        told = {name: value for name, value in answer.headers.items() if name not in HOP_BY_HOP}
-        return StreamingResponse(answer.aiter_raw(), answer.status_code, told, background=BackgroundTask(answer.aclose))
-
-    return Starlette(routes=[Route("/mcp", forward, methods=["GET", "POST", "DELETE"])])
-
-
-@asynccontextmanager
-async def proxy(servers: list[str]) -> AsyncGenerator[str]:
-    server = uvicorn.Server(
-        uvicorn.Config(round_robin(servers), port=0, log_level="error", timeout_graceful_shutdown=1)
-    )
-    serving = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-        await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/mcp"
-    server.should_exit = True
-    await serving
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")]
 
 
 @pytest.fixture
-async def url(tmp_path: Path, postgres: str) -> AsyncIterator[str]:
-    with ExitStack() as stack:
-        more = ("--stateless", "--database", postgres, "--wait", "1")
-        servers = [stack.enter_context(http_server(tmp_path, *more))[1] for _ in range(2)]
-        async with proxy(servers) as url:
-            yield url
+def url(tmp_path: Path, postgres: str) -> Iterator[str]:
+    with (
+        two_servers(tmp_path, "--stateless", "--database", postgres, "--wait", "1") as (_, *urls),
+        proxy(urls) as url,
+    ):
+        yield url
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -103,3 +69,97 @@ async def test_what_one_replica_runs_is_cancelled_through_the_other(era: Era, ur
             await client.call_tool("get_execution", {"execution_id": asked["execution_id"], "wait_seconds": 10})
         )
         assert done["status"] == "cancelled"
+
+
+async def test_without_sessions_an_older_client_is_promised_no_news(url: str) -> None:
+    async with Client(url, mode="legacy", cache=None) as older:
+        client: Any = older  # what it can do is deprecated
+        promised = client.server_capabilities
+        assert (promised.resources.subscribe, promised.tools.list_changed) == (False, False)
+        with pytest.raises(MCPError, match="keeps no sessions"):
+            await client.subscribe_resource("flux://workflows/approve")
+
+
+# -- told by one of what runs on the other -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def urls(tmp_path: Path, postgres: str) -> Iterator[list[str]]:
+    """Of two servers with sessions."""
+    with two_servers(tmp_path, "--database", postgres, "--wait", "1") as (_, *urls):
+        yield urls
+
+
+async def started(client: Client, there: Path) -> str:
+    """An execution that runs where the client is connected, until the file is there."""
+    id: str = data_of(await client.call_tool("wait_for", {"input": str(there)}))["execution_id"]
+    return id
+
+
+class Hears:
+    """A client's ear for changes of resources, in both eras."""
+
+    def __init__(self) -> None:
+        self.changed = asyncio.Event()
+
+    async def __call__(self, message: Any) -> None:
+        if getattr(message, "method", "") == "notifications/resources/updated":
+            self.changed.set()
+
+    def _heard(self, _: object) -> None:
+        self.changed.set()
+
+    @asynccontextmanager
+    async def subscribed(self, client: Any, era: Era, uri: str) -> AsyncGenerator[None]:
+        if era == "legacy":
+            await client.subscribe_resource(uri)
+            yield
+            return
+        async with client.listen(resource_subscriptions=[uri]) as changes:
+            waiting = asyncio.ensure_future(anext(changes))
+            waiting.add_done_callback(self._heard)
+            yield
+            waiting.cancel()
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_client_of_one_replica_is_told_of_an_execution_on_the_other(
+    era: Era, urls: list[str], tmp_path: Path
+) -> None:
+    hears, (here, there) = Hears(), urls
+    async with Client(here, mode=era, message_handler=hears) as client, Client(there, mode=era) as runs:
+        id = await started(runs, tmp_path / "there")
+        async with hears.subscribed(client, era, f"flux://executions/{id}"):
+            (tmp_path / "there").touch()
+            await asyncio.wait_for(hears.changed.wait(), PATIENCE)
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_client_of_one_replica_is_told_of_an_answer_at_the_other(era: Era, urls: list[str]) -> None:
+    hears, (here, there) = Hears(), urls
+    async with Client(here, mode=era, message_handler=hears) as client, Client(there, mode=era) as runs:
+        id = data_of(await runs.call_tool("approve", {"input": "A1"}))["execution_id"]
+        async with hears.subscribed(client, era, f"flux://executions/{id}"):
+            answer = {"execution_id": id, "answer": {"approved": True}}
+            assert data_of(await runs.call_tool("resume_approve", answer)) == {"result": "shipped A1"}
+            await asyncio.wait_for(hears.changed.wait(), PATIENCE)
+
+
+async def test_a_client_of_one_replica_is_told_the_states_of_a_task_on_the_other(
+    urls: list[str], tmp_path: Path
+) -> None:
+    knows, (here, there) = Knows(), urls
+    async with (
+        Client(here, mode="2026-07-28", extensions=[knows]) as client,
+        Client(there, mode="2026-07-28", extensions=[Knows()]) as runs,
+    ):
+        id = (await begun(runs, "wait_for", {"input": str(tmp_path / "there")})).task_id
+        params = Params.model_validate({"notifications": {"taskIds": [id]}})
+        listening = asyncio.create_task(client.session.send_request(TaskListen(params=params), Whole))
+        async with asyncio.timeout(PATIENCE):
+            while not knows.told:  # noqa: ASYNC110 - the client has no event for it
+                await asyncio.sleep(0.02)
+            (tmp_path / "there").touch()
+            await knows.completed.wait()
+        listening.cancel()
+        assert [told.status for told in knows.told] == ["working", "completed"]

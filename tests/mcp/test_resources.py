@@ -27,8 +27,9 @@ from flux_mcp_server import notices, prompt, resource
 from flux_mcp_server.catalog import Catalog
 from flux_mcp_server.declared import Declared, declared_by
 from flux_mcp_server.server import assemble
+from flux_mcp_server.task_methods import changes
 from tests.mcp import serving as shared
-from tests.mcp.serving import ERAS, SECRET, Era, client_of, data_of, serving
+from tests.mcp.serving import ERAS, SECRET, Era, client_of, data_of, engine, serving
 
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore::mcp.MCPDeprecationWarning")]
 
@@ -189,7 +190,6 @@ async def test_an_older_client_is_told_when_an_execution_has_changed_until_it_un
         client: Any = older  # what it can do is deprecated
         id = data_of(await client.call_tool("wait_for_it", {"input": ""}))["execution_id"]
         await client.subscribe_resource(f"flux://executions/{id}")
-        await asyncio.sleep(0.1)
         await client.call_tool("resume_wait_for_it", {"execution_id": id, "answer": "x"})
         await asyncio.wait_for(told.wait(), 10)
         await client.unsubscribe_resource(f"flux://executions/{id}")
@@ -201,13 +201,22 @@ async def test_a_client_of_today_listens() -> None:
     async with serving(wait_for_it) as server, client_of(server, "2026-07-28") as client:
         id = data_of(await client.call_tool("wait_for_it", {"input": ""}))["execution_id"]
         async with client.listen(resource_subscriptions=[f"flux://executions/{id}"]) as changes:
-            await asyncio.sleep(0.1)
             await client.call_tool("resume_wait_for_it", {"execution_id": id, "answer": "x"})
             async with asyncio.timeout(10):
                 async for change in changes:
                     assert isinstance(change, ResourceUpdated)
                     assert change.uri == f"flux://executions/{id}"
                     break
+
+
+async def test_what_changes_before_the_first_look_of_a_subscription_is_told() -> None:
+    async with engine(wait_for_it) as flux:
+        subscribed = await flux.run(wait_for_it, "")
+        await flux.resume(subscribed.execution_id, "x")
+        told = [each.status async for each in changes(flux, subscribed.execution_id, since=subscribed)]
+        assert told == ["completed"]
+        ended = await flux.get(subscribed.execution_id)
+        assert [each async for each in changes(flux, ended.execution_id, since=ended)] == []
 
 
 @pytest.mark.one_server
