@@ -1,5 +1,5 @@
-"""What `make conformance` does: the official suites, and official clients that know tasks, against our server; the official
-scenarios of clients, against `mcp()`.
+"""What `make conformance` does: the official suites, and official clients that know tasks, against our server; these clients against
+two servers on one PostgreSQL behind a proxy, where one answers; the official scenarios of clients, against `mcp()`.
 
 `python tests/conformance/run.py FOLDER` where FOLDER has `old/` and `new/`, each with the packages of one version, and node.
 """
@@ -11,10 +11,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from tests.mcp.proxy import proxy  # noqa: E402
+from tests.postgres import database  # noqa: E402
+
 TASKS = (
     *("lifecycle", "capability-negotiation", "wire-fields", "request-state-removal", "mrtr-input"),
     *("request-headers", "dispatch-and-envelope", "status-notifications", "required-task-error", "mrtr-composition"),
@@ -25,7 +30,8 @@ SUITES: tuple[tuple[str, Sequence[str]], ...] = (
     ("new", ["--requirements", "2026-07-28"]),
     *(("new", ["--scenario", f"tasks-{name}"]) for name in TASKS),
 )
-CLIENTS = ("older_tasks.mjs", "tasks.mjs")
+CLIENTS = ("older_tasks.mjs", "tasks.mjs", "pauses.mjs", "older_pauses.mjs")
+NEED_SESSIONS = {"older_tasks.mjs"}  # it is asked over the connection
 REVISIONS = ("2025-11-25", "2026-07-28")
 OUR_CLIENT = ROOT / "tests/tasks/mcp/conformance_client.py"
 STARTS_WITHIN = 30.0  # seconds
@@ -33,20 +39,44 @@ RUNS_WITHIN = 300.0
 
 
 def main(folder: Path) -> int:
+    with _server() as url:
+        failed = [f"{name} {' '.join(options)}" for name, options in SUITES if not _passes(folder, name, options, url)]
+        failed += [script for script in CLIENTS if not _drives(folder, script, url)]
+    for script in CLIENTS:
+        with _replicas(keep_sessions=script in NEED_SESSIONS) as url:
+            if not _drives(folder, script, url):
+                failed.append(f"{script} with two servers")
+    failed += [f"client {revision}" for revision in REVISIONS if not _is_driven(folder, revision)]
+    every = len(SUITES) + 2 * len(CLIENTS) + len(REVISIONS)
+    _say(f"{every - len(failed)} of {every} runs passed" + "".join(f"\n  not: {each}" for each in failed))
+    return 1 if failed else 0
+
+
+@contextmanager
+def _server(*options: str) -> Generator[str]:
+    """Its URL."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    serving = subprocess.Popen([sys.executable, ROOT / "tests/conformance/serve.py", str(port)], cwd=ROOT)
+    serving = subprocess.Popen([sys.executable, ROOT / "tests/conformance/serve.py", str(port), *options], cwd=ROOT)
     try:
         _wait_for(port)
-        failed = [f"{name} {' '.join(options)}" for name, options in SUITES if not _passes(folder, name, options, port)]
-        failed += [script for script in CLIENTS if not _drives(folder, script, port)]
+        yield f"http://127.0.0.1:{port}/mcp"
     finally:
         serving.terminate()
         serving.wait()
-    failed += [f"client {revision}" for revision in REVISIONS if not _is_driven(folder, revision)]
-    every = len(SUITES) + len(CLIENTS) + len(REVISIONS)
-    _say(f"{every - len(failed)} of {every} runs passed" + "".join(f"\n  not: {each}" for each in failed))
-    return 1 if failed else 0
+
+
+@contextmanager
+def _replicas(*, keep_sessions: bool) -> Generator[str]:
+    """Two servers, of which each request gets the other one than the last."""
+    with database() as url:
+        how = ["--database", url, *([] if keep_sessions else ["--stateless"])]
+        with (
+            _server(*how) as first,
+            _server(*how) as second,
+            proxy([first, second], keeps_sessions=keep_sessions) as behind,
+        ):
+            yield behind
 
 
 def _wait_for(port: int) -> None:
@@ -67,9 +97,8 @@ def _suite(folder: Path, name: str) -> list[str | Path]:
     return [node, modules / "@modelcontextprotocol/conformance/dist/index.js"]
 
 
-def _passes(folder: Path, name: str, options: Sequence[str], port: int) -> bool:
+def _passes(folder: Path, name: str, options: Sequence[str], url: str) -> bool:
     command = [*_suite(folder, name), "server"]
-    url = f"http://127.0.0.1:{port}/mcp"
     ran = subprocess.run(
         [*command, "--url", url, *options], cwd=folder, capture_output=True, text=True, timeout=RUNS_WITHIN, check=False
     )
@@ -80,9 +109,9 @@ def _passes(folder: Path, name: str, options: Sequence[str], port: int) -> bool:
     return ran.returncode == 0
 
 
-def _drives(folder: Path, script: str, port: int) -> bool:
-    """Whether an official client drives our tasks as its script says."""
-    path, url = Path(__file__).with_name("clients") / script, f"http://127.0.0.1:{port}/mcp"
+def _drives(folder: Path, script: str, url: str) -> bool:
+    """Whether an official client drives our workflows as its script says."""
+    path = Path(__file__).with_name("clients") / script
     node = folder.resolve() / "new/node_modules/.bin/node"
     ran = subprocess.run(
         [node, path, url], cwd=folder / "new", capture_output=True, text=True, timeout=RUNS_WITHIN, check=False

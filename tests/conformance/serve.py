@@ -1,10 +1,12 @@
 """The server that the conformance suite is run against: ours, with the fixtures, and two tools that no user needs.
 
-`python tests/conformance/serve.py PORT` serves until it is stopped; port 0 is any.
+`python tests/conformance/serve.py PORT` serves until it is stopped; port 0 is any. With `--database URL`, and with `--stateless`, it is
+one of several.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import secrets
@@ -16,12 +18,13 @@ from mcp_types import CallToolResult, TextContent, Tool
 
 from flux import Flux
 from flux.registry import Registry
-from flux.stores.memory import MemoryStore
+from flux.settings import Settings
 from flux_mcp_server._sdk import CallNext, Context, HandlerReply, add_middleware
 from flux_mcp_server.calls import Call
 from flux_mcp_server.catalog import AnyWorkflow, Catalog, Offer
 from flux_mcp_server.declared import Declared, declared_by
-from flux_mcp_server.http import serve_http
+from flux_mcp_server.http import Http, serve_http
+from flux_mcp_server.running import SEAL
 from flux_mcp_server.server import Served, assemble
 from flux_mcp_server.stopping import stop_on_signals
 
@@ -59,23 +62,30 @@ async def close_streams(client: Context, call_next: CallNext) -> HandlerReply:
     return await call_next(client)
 
 
-async def main(port: int) -> None:
+async def main(port: int, database: str, *, stateless: bool) -> None:
     logging.getLogger("flux").setLevel(logging.INFO)
     stopping = asyncio.Event()
     known = workflows()
     with stop_on_signals(stopping, then=lambda: None), socket.create_server(("127.0.0.1", port)) as listening:
-        async with Flux(store=MemoryStore(), workflows=Registry[AnyWorkflow](known)) as flux:
+        settings = Settings.load(database=database)
+        async with Flux(settings=settings, workflows=Registry[AnyWorkflow](known)) as flux:
             catalog = Catalog(known, most_listed=1000)
             declared = Declared.of(declared_by(fixtures))
-            secret = secrets.token_bytes(32)
+            secret = bytes.fromhex(await flux.agree(SEAL, secrets.token_hex(32)))
             served = assemble(flux, catalog, name="conformance", patience=30, secret=secret, declared=declared)
             add_triggers(served)
             add_middleware(served.server, close_streams)
             sys.stderr.write(f"serving at http://127.0.0.1:{listening.getsockname()[1]}/mcp\n")
             sys.stderr.flush()
             with served.logs.installed():
-                await serve_http(served.server, listening, host="127.0.0.1", path="/mcp", stopping=stopping)
+                how = Http(stateless=stateless)
+                await serve_http(served.server, listening, host="127.0.0.1", path="/mcp", stopping=stopping, http=how)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("--database", default=":memory:")
+    parser.add_argument("--stateless", action="store_true")
+    asked = parser.parse_args()
+    asyncio.run(main(asked.port, asked.database, stateless=asked.stateless))
