@@ -44,6 +44,11 @@ class _Stream:
     def free_at(self, now: float) -> bool:
         return self.owner is None or self.lease_until <= now
 
+    @property
+    def is_run(self) -> bool:
+        """By somebody. One at rest may have been claimed as well, to look at it."""
+        return self.owner is not None and self.head.status is Status.RUNNING
+
     def listing(self) -> Listing:
         return Listing(
             id=self.id,
@@ -235,7 +240,7 @@ class MemoryStore:
     def _take_place(self, stream: _Stream, queue: Queue, now: float) -> bool:
         assert stream.place is not None, "it stands in a queue"
         others = [one for one in self._in_queue(queue.name) if one is not stream]
-        running = Counter(one.place.partition for one in others if one.place and one.owner)
+        running = Counter(one.place.partition for one in others if one.place and one.is_run)
         begun = sum(one.admitted_at is not None and one.admitted_at > now - queue.period for one in others)
         taken = Room(queue, running, begun).take(stream.place.partition, is_new=stream.admitted_at is None)
         if taken and stream.admitted_at is None:
@@ -245,9 +250,10 @@ class MemoryStore:
     async def queues(self) -> list[QueueState]:
         running: Counter[str] = Counter()
         waiting: Counter[str] = Counter()
-        for listing in (one.listing() for one in self._all()):
+        for one in self._all():
+            listing = one.listing()
             if listing.queue is not None:
-                running[listing.queue] += listing.owner is not None
+                running[listing.queue] += one.is_run
                 waiting[listing.queue] += listing.is_queued
         return [
             QueueState(name=name, running=running[name], waiting=waiting[name])

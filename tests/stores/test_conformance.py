@@ -383,6 +383,14 @@ async def test_release_frees_the_execution_once(store: Store) -> None:
     assert await store.claim("a", ALICE, ttl=TTL, now=100.0) == BOB
 
 
+async def test_what_was_claimed_although_it_is_at_rest_can_be_released(store: Store) -> None:
+    lease = await held(store, "a")
+    await store.append("a", [], expected=1, lease=lease, head=Head(status=Status.PAUSED, updated_at=107.0))
+    await store.release(lease)
+    [row] = await store.find()
+    assert row.owner is None
+
+
 async def test_an_append_can_change_the_head_and_give_the_lease_up(store: Store) -> None:
     lease = await held(store, "a")
     done = Head(status=Status.COMPLETED, updated_at=107.0)
@@ -637,6 +645,27 @@ async def test_queues_are_counted_by_what_runs_and_what_waits(store: Store) -> N
         QueueState(name="jobs", running=1, waiting=2),
         QueueState(name="mail", running=0, waiting=1),
     ]
+
+
+async def test_what_is_at_rest_takes_no_place_in_its_queue_although_somebody_has_claimed_it(store: Store) -> None:
+    """Its owner looked, and died before it could release it."""
+    queue = Queue("jobs", concurrency=1)
+    for id in ("a", "b", "c"):
+        await queued(store, id)
+    (lease,) = await store.admit(queue, ALICE, workflows=["order"], ttl=TTL, now=200.0, most=1)
+    done = Head(status=Status.COMPLETED, updated_at=200.0)
+    await store.append("a", [], expected=1, lease=lease, head=done, release=True)
+    assert isinstance(await store.claim("a", ALICE, ttl=TTL, now=200.0), Lease)
+    assert await store.queues() == [QueueState(name="jobs", running=0, waiting=2)]
+    assert isinstance(await store.claim("b", BOB, ttl=TTL, now=200.0, queues=[queue]), Lease)
+    await store.append("b", [], expected=1, lease=await claimed_again(store, "b"), head=done)
+    assert await admitted(store, queue) == ["c"]
+
+
+async def claimed_again(store: Store, id: str) -> Lease:
+    lease = await store.claim(id, BOB, ttl=TTL, now=200.0)
+    assert isinstance(lease, Lease)
+    return lease
 
 
 # --- notes

@@ -48,6 +48,27 @@ async def test_killed_processes_lose_nothing_and_repeat_nothing_that_was_finishe
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+async def test_one_of_four_processes_is_killed_every_second_while_work_comes_in(postgres: str, tmp_path: Path) -> None:
+    ledger, seconds = tmp_path / "ledger", size(5, 60)
+    plans = {f"e{number}": Plan(seed=number, steps=20) for number in range(size(100, 2000))}
+    settings = Settings.load(database=postgres, poll_seconds=0.05)
+    async with Flux(settings=settings, workflows=WORKFLOWS) as front:
+        with crew(postgres, ledger, PROCESSES) as workers:
+            killing = asyncio.create_task(kill_every_second(workers, seconds))
+            for id, plan in plans.items():
+                await front.start(program, plan, execution_id=id)
+                await asyncio.sleep(seconds / len(plans) / 2)
+            await asyncio.gather(killing, answered(front, plans))
+        assert workers.kills == seconds
+        await check(front, plans, ledger)
+
+
+async def kill_every_second(workers: Crew, times: int) -> None:
+    for _ in range(times):
+        await asyncio.sleep(1)
+        workers.kill_one()
+
+
 async def kill(workers: Crew, times: int) -> None:
     chance = random.Random(1)
     for _ in range(times):
@@ -80,7 +101,10 @@ async def check(front: Flux, plans: Mapping[str, Plan], ledger: Path, *, late: i
         assert (done.status, done.output) == ("completed", expected(plan)), f"{id}: {done.output!r}"
     repeated: list[str] = []
     for row in await front.list(limit=100_000):
-        repeated += repeated_in(row.id, await front.history(row.id), begun)
+        history = await front.history(row.id)
+        assert row.status is (await front.get(row.id)).status, f"{row} is not what its facts say"
+        assert await front.engine.store.last(row.id) == len(history), f"{row.id}: facts are missing"
+        repeated += repeated_in(row.id, history, begun)
     assert len(repeated) <= late, repeated
 
 

@@ -147,7 +147,7 @@ async def is_waiting(connection: AsyncConnection, queue: str) -> bool:
 
 _QUEUES = """
 SELECT queue, count(*) FILTER (WHERE owner_token IS NOT NULL), count(*) FILTER (WHERE owner_token IS NULL) FROM executions
-WHERE queue IS NOT NULL AND (owner_token IS NOT NULL OR status = 'running') GROUP BY queue ORDER BY queue
+WHERE queue IS NOT NULL AND status = 'running' GROUP BY queue ORDER BY queue
 """
 
 

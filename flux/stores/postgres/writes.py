@@ -212,14 +212,14 @@ async def renew(connection: AsyncConnection, leases: Sequence[Lease], until: flo
 
 
 async def release(connection: AsyncConnection, lease: Lease) -> None:
-    """Whoever is free to run it hears of it at once."""
+    """Whoever is free to run it hears of it at once, if it is not at rest."""
     async with connection.transaction():
         released = await connection.execute(
             "UPDATE executions SET owner_host = NULL, owner_pid = NULL, owner_started = NULL, owner_token = NULL, "
-            "lease_until = NULL WHERE id = %s AND epoch = %s AND owner_token = %s AND status = 'running'",
+            "lease_until = NULL WHERE id = %s AND epoch = %s AND owner_token = %s RETURNING status",
             lease_columns(lease),
         )
-        if released.rowcount and len(lease.execution_id.encode()) < _LONGEST_PAYLOAD:
+        if await released.fetchone() == ("running",) and len(lease.execution_id.encode()) < _LONGEST_PAYLOAD:
             await connection.execute(_NOTIFY, ([f"r{lease.execution_id}"],))
 
 
@@ -277,7 +277,7 @@ async def _lock_queues(connection: AsyncConnection, names: Sequence[str]) -> Non
 async def _room(connection: AsyncConnection, queue: Queue, now: float, *, but: int | None = None) -> Room:
     """What the queue has room for, one execution not counted."""
     running = await connection.execute(
-        "SELECT partition, count(*) FROM executions WHERE queue = %s AND owner_token IS NOT NULL "
+        "SELECT partition, count(*) FROM executions WHERE queue = %s AND owner_token IS NOT NULL AND status = 'running' "
         "AND number IS DISTINCT FROM %s GROUP BY partition",
         (queue.name, but),
     )

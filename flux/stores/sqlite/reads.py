@@ -162,7 +162,7 @@ def is_waiting(connection: sqlite3.Connection, queue: str) -> bool:
 
 _QUEUES = """
 SELECT queue, sum(running), sum(waiting) FROM (
-  SELECT queue, 1 AS running, 0 AS waiting FROM executions WHERE queue IS NOT NULL AND owner_token IS NOT NULL
+  SELECT queue, 1 AS running, 0 AS waiting FROM executions WHERE queue IS NOT NULL AND owner_token IS NOT NULL AND status = 'running'
   UNION ALL
   SELECT queue, 0, 1 FROM executions WHERE queue IS NOT NULL AND status = 'running' AND owner_token IS NULL
 ) GROUP BY queue ORDER BY queue

@@ -375,8 +375,8 @@ def admit(
 def _room(connection: sqlite3.Connection, queue: Queue, now: float, *, but: int | None = None) -> Room:
     """What the queue has room for, one execution not counted."""
     running = connection.execute(
-        "SELECT partition, count(*) FROM executions WHERE queue = ? AND owner_token IS NOT NULL AND number IS NOT ? "
-        "GROUP BY partition",
+        "SELECT partition, count(*) FROM executions WHERE queue = ? AND owner_token IS NOT NULL AND status = 'running' "
+        "AND number IS NOT ? GROUP BY partition",
         (queue.name, but),
     )
     counts: dict[str | None, int] = dict(running.fetchall())
