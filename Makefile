@@ -25,7 +25,7 @@ test-llm: $(VENV)/llm/installed ## The examples with agents, with a small langua
 	@$(BIN)/python -m pytest tests/llm/examples.py
 
 torture: $(VENV)/installed ## A thousand kills, bad days of the database, noise on every wire: the long forms (half an hour)
-	@FLUX_TORTURE=1 $(BIN)/python -m pytest tests/torture tests/mcp/test_auth.py tests/mcp/test_http.py tests/mcp/test_pains.py
+	@FLUX_TORTURE=1 $(BIN)/python -m pytest tests/torture tests/mcp
 
 check: $(VENV)/installed-checkers ## Lint, format and types
 	@$(BIN)/ruff check $(CODE)

@@ -137,9 +137,20 @@ class Flux:
         started = await self.start(workflow, input, execution_id=execution_id)
         return await self.wait(started.execution_id)
 
-    async def wait(self, execution_id: str, *, timeout: float | None = None) -> ExecutionContext[Any]:
-        """The execution once it is at rest, or as it is after `timeout` seconds."""
-        return self._context(await self.engine.wait(execution_id, timeout=timeout))
+    async def wait(
+        self,
+        execution_id: str,
+        *,
+        timeout: float | None = None,
+        until: Callable[[ExecutionContext[Any]], bool] | None = None,
+    ) -> ExecutionContext[Any]:
+        """The execution once it is at rest, or as it is after `timeout` seconds; while another process runs it, also once it is
+        as `until` says."""
+
+        def is_so(execution: Execution) -> bool:
+            return until is not None and until(self._context(execution))
+
+        return self._context(await self.engine.wait(execution_id, timeout=timeout, until=is_so if until else None))
 
     async def answer(self, execution_id: str, answer: Any = None, *, pause: str | None = None) -> ExecutionContext[Any]:
         """Answer an open pause and return at once: the answer is durable, and the execution goes on.

@@ -285,16 +285,19 @@ class _Conversation:
                 settled = await at_rest(flux, id, deadline=min(self.call.deadline, time.monotonic() + SETTLE))
                 if not settled.is_running or self._askable(settled):
                     return settled
-            resting = asyncio.ensure_future(at_rest(flux, id, deadline=self.call.deadline))
+            resting = asyncio.ensure_future(at_rest(flux, id, deadline=self.call.deadline, until=self._asks))
             asked = asyncio.ensure_future(self.relay.asked.wait())
             try:
                 await asyncio.wait([resting, asked], return_when=asyncio.FIRST_COMPLETED)
-                if resting.done():
+                if resting.done() and not (resting.result().is_running and self._asks(resting.result())):
                     return resting.result()
             finally:  # nobody is waited for: a call that is cancelled lets go at once
                 for each in (resting, asked):
                     each.add_done_callback(_looked_at)
                     each.cancel()
+
+    def _asks(self, execution: ExecutionContext[Any]) -> bool:
+        return bool(self._askable(execution))
 
     def task(self, execution: ExecutionContext[Any]) -> Reply:
         return tasks.created(

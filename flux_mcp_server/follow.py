@@ -30,14 +30,17 @@ Report = Callable[[float, str], Awaitable[None]]
 """Sends progress: a number that grows, and a message. Does nothing for a client that did not ask for it."""
 
 
-async def at_rest(flux: Flux, execution_id: str, *, deadline: float) -> ExecutionContext[Any]:
-    """The execution once it has ended or needs somebody, or as it is at `deadline` (of the monotonic clock).
+async def at_rest(
+    flux: Flux, execution_id: str, *, deadline: float, until: Callable[[ExecutionContext[Any]], bool] | None = None
+) -> ExecutionContext[Any]:
+    """The execution once it has ended or needs somebody, or as it is at `deadline` (of the monotonic clock); while another process
+    runs it, also once it is as `until` says.
 
     A sleeping one is waited for, unless it sleeps past the deadline."""
     while True:
         left = max(0.0, deadline - time.monotonic())
         try:
-            execution = await flux.wait(execution_id, timeout=left)
+            execution = await flux.wait(execution_id, timeout=left, until=until)
         except LeaseLost:  # another process has taken it over
             execution = await flux.get(execution_id)
             if execution.is_at_rest or not left:

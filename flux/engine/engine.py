@@ -142,8 +142,11 @@ class Engine:
     async def _shown(self, execution: Execution) -> Execution:
         return await self._with_children(await self._with_output(execution))
 
-    async def wait(self, id: str, *, timeout: float | None = None) -> Execution:
-        """The execution once it is at rest; as it is then, when `timeout` seconds pass first."""
+    async def wait(
+        self, id: str, *, timeout: float | None = None, until: Callable[[Execution], bool] | None = None
+    ) -> Execution:
+        """The execution once it is at rest; as it is then, when `timeout` seconds pass first. When it runs in another process, also
+        once it is as `until` says: of one that runs here `observed` tells sooner."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         execution: Execution | None = None
@@ -151,6 +154,8 @@ class Engine:
             execution = await self.get(id) if execution is None else await self._shown(execution)
             left = None if deadline is None else deadline - loop.time()
             if execution.status.is_at_rest or (left is not None and left <= 0):
+                return execution
+            if until is not None and id not in self.runs and until(execution):
                 return execution
             patience = left if id in self.runs else POLL if left is None else min(POLL, left)
             execution = await self.runs.wait(id, patience)

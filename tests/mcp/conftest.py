@@ -1,8 +1,10 @@
-"""What is tested with one server is tested once more with two, which share a database and nothing else."""
+"""What is tested with one server is tested once more with two, which share a database and nothing else; and, in the long form, with
+two that leave the running to a worker."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 
 import pytest
 
@@ -27,19 +29,23 @@ PROCESSES = {"auth", "http", "pains"}  # seconds each: in the long form only
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "servers" in metafunc.fixturenames:
-        metafunc.parametrize("servers", [1, 2] if is_run_twice(metafunc) else [1], indirect=True)
+        metafunc.parametrize("servers", list(forms(metafunc)), indirect=True)
 
 
-def is_run_twice(metafunc: pytest.Metafunc) -> bool:
-    if any(mark.name == "one_server" for mark in metafunc.definition.iter_markers()):
-        return False
+def forms(metafunc: pytest.Metafunc) -> Iterator[str]:
+    yield "1"
+    marks = {mark.name for mark in metafunc.definition.iter_markers()}
     name = metafunc.definition.path.stem.removeprefix("test_")
-    return (name in IN_MEMORY and inspect.iscoroutinefunction(metafunc.function)) or (name in PROCESSES and IS_LONG)
+    in_memory = name in IN_MEMORY and inspect.iscoroutinefunction(metafunc.function)
+    if "one_server" not in marks and (in_memory or (name in PROCESSES and IS_LONG)):
+        yield "2"
+        if in_memory and (IS_LONG or name == "humans") and "hears_runs" not in marks:
+            yield "2+worker"
 
 
 @pytest.fixture(autouse=True)
 def servers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == 2:
+    if request.param != "1":
         keep_sessions = request.node.get_closest_marker("needs_session") is not None
-        replicas = Replicas(request.getfixturevalue("postgres"), keep_sessions=keep_sessions)
-        monkeypatch.setattr(serving, "REPLICAS", replicas)
+        url = request.getfixturevalue("postgres")
+        monkeypatch.setattr(serving, "REPLICAS", Replicas(url, keep_sessions, worker=request.param == "2+worker"))

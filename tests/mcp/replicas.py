@@ -15,10 +15,12 @@ from tests.mcp.proxy import proxy
 
 @dataclass(frozen=True, slots=True)
 class Replicas:
-    """On the database of this URL. Without sessions no request knows of another, and each goes to the other server than the last."""
+    """On the database of this URL. Without sessions no request knows of another, and each goes to the other server than the last.
+    With a worker the servers run nothing themselves."""
 
     database: str
     keep_sessions: bool
+    worker: bool
 
     @asynccontextmanager
     async def behind_a_proxy(self, servers: Sequence[Served]) -> AsyncGenerator[str]:

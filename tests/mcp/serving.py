@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -37,8 +38,12 @@ async def engine(
 ) -> AsyncGenerator[Flux]:
     """On the database of the replicas, where there are two."""
     url = str(database) if REPLICAS is None else REPLICAS.database
-    async with Flux(settings=Settings.load(database=url, retention_days=retention_days), workflows=workflows) as flux:
-        yield flux
+    settings = Settings.load(database=url, retention_days=retention_days)
+    async with AsyncExitStack() as stack:
+        if REPLICAS is not None and REPLICAS.worker:
+            await stack.enter_async_context(Flux(settings=settings, workflows=workflows))
+            settings = replace(settings, concurrency=0)
+        yield await stack.enter_async_context(Flux(settings=settings, workflows=workflows))
 
 
 @asynccontextmanager
@@ -48,7 +53,7 @@ async def serving(
     patience: float = 30,
     catalog: Catalog | None = None,
 ) -> AsyncGenerator[Server[Any] | str]:
-    """A server in memory, on an engine of its own unless one is given; or the URL of two."""
+    """A server in memory, on an engine of its own unless one is given; or the URL of two, of which the other has the same settings."""
     async with AsyncExitStack() as stack:
         engines = [flux or await stack.enter_async_context(engine(*workflows))]
         if REPLICAS is not None:

@@ -183,6 +183,7 @@ async def talks() -> str:
     return "said"
 
 
+@pytest.mark.hears_runs
 @pytest.mark.parametrize("era", ERAS)
 async def test_progress_grows_names_the_execution_and_is_short(era: Era) -> None:
     heard = Heard()

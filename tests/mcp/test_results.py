@@ -122,6 +122,7 @@ async def test_a_question_that_cannot_be_asked_is_a_handle(era: Era) -> None:
         assert data_of(done) == {"result": "red"}
 
 
+@pytest.mark.hears_runs
 @pytest.mark.parametrize("era", ERAS)
 async def test_a_call_that_takes_too_long_ends_as_a_handle_and_the_work_goes_on(era: Era) -> None:
     gate = asyncio.Event()
