@@ -142,6 +142,11 @@ class ExecutionContext(Generic[T]):
         return None if wake_at is None else _time(wake_at)
 
     @property
+    def recoveries(self) -> int:
+        """How often the execution was taken over from a process that had died, or was frozen for too long."""
+        return self._execution.recoveries
+
+    @property
     def principal(self) -> str | None:
         """Who started the execution, None when nobody was identified."""
         return self._execution.principal

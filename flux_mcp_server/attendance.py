@@ -79,8 +79,10 @@ class Attendance:
         id, before = execution.execution_id, self._word(execution.execution_id)
         if before not in ("given", "known"):
             self._say(id, "given")
-            is_old = time.time() - execution.updated_at.timestamp() > KEPT
-            if before == "missed" or (before is None and not is_old):
+            others_would_join = (
+                before == "missed" or (before is None and not _is_old(execution)) or execution.recoveries
+            )
+            if others_would_join:
                 await self._mark(id, "given")
 
     async def known(self, execution_id: str) -> None:
@@ -102,6 +104,8 @@ class Attendance:
         marked, at = await self._marked(id)
         if marked == "known" or (marked == "given" and finished):
             return False
+        if marked is None and here is None and execution.recoveries:  # its process died, and the call with it
+            return not finished or not _is_old(execution)
         return not finished or time.time() - max(at, since) < KEPT
 
     # -- words and marks ----------------------------------------------------------------------------------------------
@@ -125,6 +129,10 @@ class Attendance:
         text = await self._flux.engine.store.recall(_place(execution_id)) or "- - 0"
         id, word, at = text.split(" ")
         return (cast(Word, word), float(at)) if id == execution_id else (None, 0.0)
+
+
+def _is_old(execution: ExecutionContext[object]) -> bool:
+    return time.time() - execution.updated_at.timestamp() > KEPT
 
 
 def _place(execution_id: str) -> str:

@@ -80,6 +80,27 @@ async def test_without_sessions_an_older_client_is_promised_no_news(url: str) ->
             await client.subscribe_resource("flux://workflows/approve")
 
 
+@pytest.mark.parametrize("era", ERAS)
+async def test_the_same_call_after_its_replica_was_killed_joins_its_execution_at_the_other(
+    era: Era, tmp_path: Path, postgres: str
+) -> None:
+    there, trace = tmp_path / "there", tmp_path / "trace.txt"
+    with two_servers(tmp_path, "--database", postgres) as (first, here, other):
+        lost = asyncio.create_task(called(here, era, "wait_for", there))
+        await written(trace)
+        first.kill()
+        with pytest.raises((MCPError, ExceptionGroup)):
+            await asyncio.wait_for(lost, PATIENCE)
+        there.touch()
+        assert await asyncio.wait_for(called(other, era, "wait_for", there), PATIENCE) == {"result": "shipped it"}
+    assert lines(trace) == ["waiting", "waiting", "seen", "ship it"]
+
+
+async def called(url: str, era: Era, tool: str, input: Path) -> dict[str, Any]:
+    async with Client(url, mode=era, cache=None) as client:
+        return data_of(await client.call_tool(tool, {"input": str(input)}))
+
+
 # -- told by one of what runs on the other -----------------------------------------------------------------------------
 
 
