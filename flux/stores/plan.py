@@ -112,6 +112,32 @@ def marks_of(group: Sequence[Write]) -> list[Mark]:
 
 
 @dataclass(slots=True)
+class Stream:
+    """Appends to one stream that follow one another under one lease: accepted or refused together."""
+
+    first: Append
+    rows: list[Row]
+
+
+def plain_streams(group: Sequence[Write], *, most: int) -> dict[str, Stream] | None:
+    """The group by stream, when it only adds facts, `most` of them, and a single statement can judge it; else None."""
+    streams: dict[str, Stream] = {}
+    size = 0
+    for write in group:
+        if not isinstance(write, Append) or write.head is not None or write.release or not write.rows:
+            return None
+        size += len(write.rows)
+        stream = streams.get(write.id)
+        if stream is None:
+            streams[write.id] = Stream(write, list(write.rows))
+        elif write.lease == stream.first.lease and write.expected == stream.first.expected + len(stream.rows):
+            stream.rows.extend(write.rows)
+        else:
+            return None
+    return streams if size <= most else None
+
+
+@dataclass(slots=True)
 class Plan:
     """`known` are the executions that there are, `numbers` the ones for new executions, `stands` the living executions that
     stand for something in their queue.

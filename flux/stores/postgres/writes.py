@@ -5,7 +5,7 @@ processes never both find a stream as they believe it to be, and never wait for 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -15,8 +15,10 @@ from flux.domain.queues import Queue, Room
 from flux.engine.ports import Head, Lease, Owner
 from flux.errors import ExecutionNotFound, QueueFull
 from flux.stores.columns import lease_columns, owner_columns, owner_from, place_columns
-from flux.stores.plan import Append, Create, Known, Mark, Outcome, Plan, Post, Write, marks_of
+from flux.stores.plan import Append, Create, Known, Mark, Outcome, Plan, Post, Stream, Write, marks_of, plain_streams
+from flux.stores.rows import is_lifecycle
 
+_MOST_ROWS = 8192  # facts of one statement
 _LONGEST_PAYLOAD = 7000  # bytes: PostgreSQL takes 7999
 
 # --- groups of writes
@@ -58,11 +60,57 @@ _INSERT_EVENTS = """
 INSERT INTO events (execution, seq, kind, at, call, value, facts)
 SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::smallint[], %s::text[], %s::text[], %s::text[], %s::text[])
 """
+_APPEND = """
+WITH streams AS (
+  SELECT executions.number, executions.id, stream.* FROM executions JOIN unnest(
+    %s::text[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[]
+  ) AS stream (name, by_epoch, by_token, expected, added, added_lifecycle) ON executions.id = stream.name
+  ORDER BY executions.id FOR NO KEY UPDATE OF executions
+), accepted AS (
+  UPDATE executions SET last = expected + added, lifecycle = lifecycle + added_lifecycle FROM streams
+  WHERE executions.number = streams.number AND epoch = by_epoch AND owner_token = by_token AND last = expected
+  RETURNING executions.number, executions.id
+), facts AS (
+  INSERT INTO events (execution, seq, kind, at, call, value, facts)
+  SELECT number, seq, kind, at, call, value, facts FROM unnest(
+    %s::text[], %s::bigint[], %s::smallint[], %s::text[], %s::text[], %s::text[], %s::text[]
+  ) AS fact (id, seq, kind, at, call, value, facts) JOIN accepted USING (id)
+)
+SELECT id FROM accepted
+"""
 _NOTIFY = "SELECT pg_notify('flux:' || current_schema(), text) FROM unnest(%s::text[]) AS text"
 
 
 async def write_group(connection: AsyncConnection, group: Sequence[Write]) -> list[Outcome]:
-    """All of `group` in one transaction of two round trips. What is wrong with one of them is its own outcome."""
+    """All of `group` in one transaction. What is wrong with one of them is its own outcome."""
+    streams = plain_streams(group, most=_MOST_ROWS)
+    return await (_write(connection, group) if streams is None else _append_plain(connection, group, streams))
+
+
+async def _append_plain(
+    connection: AsyncConnection, group: Sequence[Write], streams: Mapping[str, Stream]
+) -> list[Outcome]:
+    """The common case, facts only: one statement, one round trip. What it refuses, the other way finds the reason for."""
+    heads = [_stream_row(id, stream) for id, stream in streams.items()]
+    facts = [
+        (id, seq, *row)
+        for id, stream in streams.items()
+        for seq, row in enumerate(stream.rows, stream.first.expected + 1)
+    ]
+    added = await connection.execute(_APPEND, (*_columns(heads, 6), *_columns(facts, 7)))
+    accepted = {id for (id,) in await added.fetchall()}
+    refused = [write for write in group if write.id not in accepted]
+    reasons = iter(await _write(connection, refused) if refused else [])
+    return [None if write.id in accepted else next(reasons) for write in group]
+
+
+def _stream_row(id: str, stream: Stream) -> tuple[Any, ...]:
+    lease, added = stream.first.lease, stream.rows
+    return (id, lease.epoch, lease.owner.token, stream.first.expected, len(added), sum(map(is_lifecycle, added)))
+
+
+async def _write(connection: AsyncConnection, group: Sequence[Write]) -> list[Outcome]:
+    """In two round trips."""
     try:
         plan = await _plan(connection, group)
         outcomes = plan.judge(group)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from typing import Any
@@ -19,8 +18,7 @@ from flux.domain.queues import Queue, Room
 from flux.engine.ports import Lease, Owner
 from flux.errors import ExecutionNotFound, LeaseLost, QueueFull, StreamMoved
 from flux.stores.columns import lease_columns, owner_columns, owner_from, place_columns
-from flux.stores.plan import Append, Create, Known, Outcome, Plan, Post, Write, marks_of
-from flux.stores.rows import Row
+from flux.stores.plan import Append, Create, Known, Outcome, Plan, Post, Stream, Write, marks_of, plain_streams
 
 MAX_ROWS = 1024
 """Rows of one statement at most. SQLite takes 32,766 parameters, a fact of an append has ten."""
@@ -39,7 +37,7 @@ def write_group(connection: sqlite3.Connection, group: Sequence[Write]) -> list[
 
 
 def _write(connection: sqlite3.Connection, group: Sequence[Write]) -> list[Outcome]:
-    streams = _plain_streams(group)
+    streams = plain_streams(group, most=MAX_ROWS)
     if streams is not None:
         refused = _append_plain(connection, streams)
         return [refused.get(write.id) for write in group]
@@ -66,32 +64,6 @@ class _Transaction:
 # --- the common case: facts only, one statement
 
 
-@dataclass(slots=True)
-class _Stream:
-    """Appends to one stream that follow one another under one lease: accepted or refused together."""
-
-    first: Append
-    rows: list[Row]
-
-
-def _plain_streams(group: Sequence[Write]) -> dict[str, _Stream] | None:
-    """The group by stream, when it only adds facts and a single statement can hold and judge it; else None."""
-    streams: dict[str, _Stream] = {}
-    size = 0
-    for write in group:
-        if not isinstance(write, Append) or write.head is not None or write.release or not write.rows:
-            return None
-        size += len(write.rows)
-        stream = streams.get(write.id)
-        if stream is None:
-            streams[write.id] = _Stream(write, list(write.rows))
-        elif write.lease == stream.first.lease and write.expected == stream.first.expected + len(stream.rows):
-            stream.rows.extend(write.rows)
-        else:
-            return None
-    return streams if size <= MAX_ROWS else None
-
-
 _APPEND = """
 INSERT INTO events (execution, seq, kind, at, call, value, facts)
 SELECT e.number, v.column5, v.column6, v.column7, v.column8, v.column9, v.column10
@@ -100,7 +72,7 @@ WHERE e.epoch = v.column2 AND e.owner_token = v.column3 AND v.column4 = (SELECT 
 """
 
 
-def _append_plain(connection: sqlite3.Connection, streams: dict[str, _Stream]) -> dict[str, Exception]:
+def _append_plain(connection: sqlite3.Connection, streams: dict[str, Stream]) -> dict[str, Exception]:
     """Add the facts of every stream that is as its writers believe. Returns why the others were refused."""
     parameters: list[Any] = []
     size = 0
