@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from flux.engine.engine import Engine
 from flux.engine.ports import Listing
@@ -18,6 +18,7 @@ FAMILY = 30.0  # seconds between two looks for parents whose child ended while n
 OLD = 3600.0  # seconds between two looks for executions that ended too long ago to be kept
 GIVE_WAY = 0.03  # seconds, at most, before a look that others are told to take as well: whoever wrote is served first
 BATCH = 100  # executions taken up at one look
+AT_ONCE = 8
 
 
 class Clockwork:
@@ -53,7 +54,8 @@ class Clockwork:
     async def _take_up_for_ever(self) -> None:
         while True:
             try:
-                await self.take_up()
+                while await self.take_up():
+                    pass
                 await self._scheduler.start_due()
             except StoreError as exc:
                 log.warning("could not look for executions that are due: %s", exc)
@@ -89,18 +91,31 @@ class Clockwork:
             else:
                 engine.runs.refresh(lease.execution_id, last)
 
-    async def take_up(self) -> None:
-        """Go on with what is due: timers that have rung, executions whose owner is dead or has lost its lease."""
+    async def take_up(self) -> bool:
+        """Go on with what is due: timers that have rung, executions whose owner is dead or has lost its lease. Returns whether
+        there may be more of it."""
         engine = self._engine
         workflows = engine.world.runnable()
+        is_more = False
         if engine.runs.room > 0:
             due = await engine.store.due(workflows=workflows, now=engine.world.clock.now(), limit=BATCH)
-            for row in [*due, *await self._orphaned(workflows)]:
-                await engine.take_up(row)
+            is_more = await self._take_up(due) and len(due) == BATCH
+            await self._take_up(await self._orphaned(workflows))
         if engine.world.clock.now() >= self._next_family:
             self._next_family = engine.world.clock.now() + FAMILY
             for row in await engine.store.awaited(workflows=workflows, limit=BATCH):
                 await engine.wake_parent(row.id)
+        return is_more
+
+    async def _take_up(self, rows: Sequence[Listing]) -> bool:
+        """A few at a time. Who has room for all begins anywhere: other processes, told at the same moment, do so elsewhere.
+        Returns whether any goes on here."""
+        if self._engine.runs.room >= len(rows):
+            rows = random.sample(rows, len(rows))
+        taken: list[bool] = []
+        for first in range(0, len(rows), AT_ONCE):
+            taken += await asyncio.gather(*map(self._engine.take_up, rows[first : first + AT_ONCE]))
+        return any(taken)
 
     async def _orphaned(self, workflows: Collection[str]) -> list[Listing]:
         """What processes of this machine held that are gone."""

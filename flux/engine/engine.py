@@ -252,10 +252,11 @@ class Engine:
 
     # -- go on ------------------------------------------------------------------------------------------------------
 
-    async def take_up(self, listing: Listing) -> None:
-        """Go on with an execution that is due: its owner died, its timer has rung, or nobody has begun it."""
+    async def take_up(self, listing: Listing) -> bool:
+        """Go on with an execution that is due: its owner died, its timer has rung, or nobody has begun it. Returns whether it
+        goes on here."""
         if listing.id in self.runs or not self._has_room_for(listing.workflow):
-            return
+            return False
         try:
             if listing.status is Status.RUNNING:
                 await self.runs.take_up(listing.id)
@@ -265,11 +266,13 @@ class Engine:
             pass  # another process was quicker
         except ExecutionError as exc:
             log.warning("cannot go on with execution %s: %s", listing.id, exc)
+        return listing.id in self.runs
 
     async def _wake(self, id: str) -> None:
         execution, seen = await self._look(id)
         due = execution.wake_at is not None and execution.wake_at <= self._now()
-        if due and await self._post(execution, ExecutionResumed(at=self._now(), reason="timer"), seen=seen):
+        posted = due and await self._post(execution, ExecutionResumed(at=self._now(), reason="timer"), seen=seen)
+        if posted and self._has_room_for(execution.workflow):
             await self.runs.take_up(id)
 
     async def wake_family(self, id: str) -> None:

@@ -250,7 +250,8 @@ class Runs:
             return 0
         if self.world.concurrency is None:
             return inf
-        return self.world.concurrency - sum(not active.run.awaited_children for active in self._active.values())
+        coming = len(self._taking.keys() - self._active.keys())
+        return self.world.concurrency - coming - sum(not each.run.awaited_children for each in self._active.values())
 
     # -- what is active ---------------------------------------------------------------------------------------------
 

@@ -208,7 +208,50 @@ WHERE number = ANY(%s)
 """
 
 
+_CLAIM = """
+WITH held AS (
+  SELECT number, lease_until, owner_host, owner_pid, owner_started, owner_token
+  FROM executions WHERE id = %(id)s FOR NO KEY UPDATE
+), given AS (
+  UPDATE executions SET epoch = epoch + 1, owner_host = %(host)s, owner_pid = %(pid)s, owner_started = %(started)s,
+    owner_token = %(token)s, lease_until = %(until)s
+  FROM held WHERE executions.number = held.number AND queue IS NULL AND executions.owner_token IS NULL
+  RETURNING executions.number, epoch
+)
+SELECT epoch, lease_until, owner_host, owner_pid, owner_started, owner_token FROM held LEFT JOIN given USING (number)
+"""
+
+
 async def claim(
+    connection: AsyncConnection,
+    id: str,
+    owner: Owner,
+    *,
+    ttl: float,
+    now: float,
+    dead: Collection[Owner],
+    queues: Collection[Queue],
+) -> Lease | Owner:
+    """One statement where it is free, in no queue, or safely in the hands of another; all else takes a closer look."""
+    host, pid, started, token = owner_columns(owner)
+    wanted = {"id": id, "host": host, "pid": pid, "started": started, "token": token, "until": now + ttl}
+    row = await (await connection.execute(_CLAIM, wanted)).fetchone()
+    if row is None:
+        raise ExecutionNotFound(id)
+    epoch, lease_until, *held_by = row
+    if epoch is not None:
+        return Lease(execution_id=id, owner=owner, epoch=epoch)
+    holder = owner_from(held_by)
+    if holder and _is_kept(holder, lease_until, owner, now=now, dead=dead):
+        return holder
+    return await _claim(connection, id, owner, ttl=ttl, now=now, dead=dead, queues=queues)
+
+
+def _is_kept(holder: Owner, lease_until: float, owner: Owner, *, now: float, dead: Collection[Owner]) -> bool:
+    return holder != owner and lease_until > now and holder not in dead
+
+
+async def _claim(
     connection: AsyncConnection,
     id: str,
     owner: Owner,
@@ -226,7 +269,7 @@ async def claim(
             raise ExecutionNotFound(id)
         number, epoch, queue_name, partition, admitted_at, lease_until, *held_by = row
         holder = owner_from(held_by)
-        if holder and holder != owner and lease_until > now and holder not in dead:
+        if holder and _is_kept(holder, lease_until, owner, now=now, dead=dead):
             return holder
         queue = next((queue for queue in queues if queue.name == queue_name), None)
         if queue:
