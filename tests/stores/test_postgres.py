@@ -135,7 +135,7 @@ async def test_a_write_whose_answer_was_lost_is_neither_lost_nor_made_twice(post
     async with proxied(postgres) as (proxy, url):
         store = await PostgresStore.open(url)
         lease = await held(store, "a")
-        proxy.cut_after = b"COMMIT"
+        proxy.cut_after = b"INSERT INTO events"  # facts alone are one statement, and commit with it
         await store.append("a", [returned(1)], expected=1, lease=lease)
         proxy.cut_after = b"COMMIT"
         created = await held(store, "b")
