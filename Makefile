@@ -7,7 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 CODE := flux flux_mcp_server tests examples benchmarks
 
-.PHONY: help install venv demo test test-llm check format torture bench conformance clean
+PEERS := dbos langgraph llama absurd
+
+.PHONY: help install venv demo test test-llm check format torture bench bench-peers bench-report conformance clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -39,6 +41,13 @@ format: $(VENV)/installed-checkers ## Mend what ruff can mend
 bench: $(VENV)/installed ## Every benchmark
 	@set -e; for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
+bench-peers: $(PEERS:%=$(VENV)/peers/%/installed) ## Flux beside DBOS, LangGraph, llama workflows and absurd (ten minutes)
+	@$(BIN)/python benchmarks/peers_on_sqlite.py
+	@$(BIN)/python benchmarks/peers_on_postgres.py
+
+bench-report: $(PEERS:%=$(VENV)/peers/%/installed) ## Run every benchmark and write the figures down in docs/benchmarks.md
+	@$(BIN)/python benchmarks/report.py
+
 conformance: $(VENV)/conformance/installed ## The official MCP conformance suites and servers (three minutes; needs npm)
 	@$(BIN)/python tests/conformance/run.py $(VENV)/conformance
 	@$(BIN)/python -m pytest -q tests/tasks/mcp/test_npm_servers.py
@@ -59,6 +68,14 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-checkers: $(VENV)/installed
 	@$(PIP) install --group dev
+	@touch $@
+
+# Each peer has an environment of its own, for they do not agree on what they need.
+
+$(VENV)/peers/%/installed: benchmarks/peers/%.txt $(VENV)/installed
+	@echo "Fetching $* ..."
+	@test -x $(VENV)/peers/$*/bin/python || $(PYTHON) -m venv $(VENV)/peers/$*
+	@$(VENV)/peers/$*/bin/python -m pip --disable-pip-version-check --quiet install -r $<
 	@touch $@
 
 # An environment of its own: what serves the model pins other versions. The model, 135 million parameters, is in the package.

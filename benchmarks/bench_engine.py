@@ -13,6 +13,8 @@ from raw import SQLITE_COMMITS, sqlite_commits
 
 from flux import ExecutionContext, Flux, pause, task, workflow
 
+LONG = 100_000
+
 
 @task
 async def step(number: int) -> int:
@@ -51,11 +53,20 @@ async def in_turn(flux: Flux, count: int) -> None:
         await flux.run(one_step, number)
 
 
+async def long_ones(file: Path) -> list[Figure]:
+    """One execution of many steps: its pace from the first to the last, and how fast it is replayed by a process that has not seen it."""
+    async with Flux(file) as flux:
+        figures = [await rate("100,000 steps in a row", LONG, lambda: flux.run(in_a_row, LONG, execution_id="long"))]
+    async with Flux(file, workflows=[in_a_row]) as flux:
+        return [*figures, await rate("100,000 replayed steps", LONG, lambda: flux.resume("long", None))]
+
+
 async def on_a_file(file: Path) -> list[Figure]:
     async with Flux(file) as flux:
+        await flux.run(in_a_row, 10_000, execution_id="recorded")
         return [
             await rate("steps in a row", 2000, lambda: flux.run(in_a_row, 2000, execution_id="row")),
-            await rate("replayed steps", 2000, lambda: flux.resume("row", None)),
+            await rate("10,000 replayed steps", 10_000, lambda: flux.resume("recorded", None)),
             await rate("fan-out of 1,000", 1000, lambda: flux.run(fan_out, 1000)),
             await rate("fan-out of 10,000", 10_000, lambda: flux.run(fan_out, 10_000)),
             await rate("1,000 one-step executions at once", 1000, lambda: at_once(flux, 1000)),
@@ -66,6 +77,8 @@ async def on_a_file(file: Path) -> list[Figure]:
 def one_round(folder: Path) -> list[Figure]:
     raw = Figure(SQLITE_COMMITS, sqlite_commits(folder))
     figures = asyncio.run(on_a_file(folder / "flux.db"))
+    figures += asyncio.run(long_ones(folder / "long.db"))
+    figures.append(Figure("on disk, a step", (folder / "long.db").stat().st_size / LONG, "bytes"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return [raw, *figures, Figure("peak memory", peak, "MiB")]
 

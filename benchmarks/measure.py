@@ -17,8 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Literal
@@ -28,12 +28,16 @@ Unit = Literal["/s", "s", "ms", "MiB", "bytes", "times"]
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One number of one round. `of` names the figure of the same round that it is compared with."""
+    """One number of one round. `of` names the figure of the same round that it is compared with.
+
+    Figures of several contestants have the same name, and say in `by` whose they are: they are told side by side.
+    """
 
     name: str
     value: float
     unit: Unit = "/s"
     of: str | None = None
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Row:
     name: str
     unit: Unit
     of: str | None
+    by: str
     values: list[float]
 
     @property
@@ -56,6 +61,7 @@ class Measured:
 
     title: str
     rows: list[Row]
+    notes: list[str] = field(default_factory=list[str])
     skipped: str | None = None
 
     def ratio(self, row: Row) -> float | None:
@@ -68,46 +74,75 @@ class Skipped(Exception):
     """A round cannot be measured on this machine; the message says what is missing."""
 
 
-def rounds(title: str, one_round: Callable[[Path], Sequence[Figure]], *, count: int = 3) -> None:
+Round = Callable[[Path], Sequence[Figure]]
+
+
+def rounds(title: str, one_round: Round, *, count: int = 3, notes: Sequence[str] = ()) -> None:
     """The whole of a benchmark's script."""
     options = argparse.ArgumentParser(description=title)
     options.add_argument("folder", nargs="?", default=".", help="where to write: its disk is the one measured")
     options.add_argument("--rounds", type=int, default=count)
     options.add_argument("--json", action="store_true", help="the figures of every round, for programs")
     asked = options.parse_args()
-    measured = measure(title, one_round, count=asked.rounds, folder=asked.folder)
+    measured = Measured(title, [], list(notes))
+    try:
+        measured.rows.extend(measure(one_round, count=asked.rounds, folder=asked.folder))
+    except Skipped as exc:
+        measured = Measured(title, [], skipped=str(exc))
     print(json.dumps(asdict(measured)) if asked.json else as_text(measured))
 
 
-def measure(title: str, one_round: Callable[[Path], Sequence[Figure]], *, count: int, folder: str) -> Measured:
-    found: dict[str, Row] = {}
+def measure(one_round: Round, *, count: int, folder: str) -> Iterable[Row]:
+    found: dict[tuple[str, str], Row] = {}
     for _ in range(count):
         with tempfile.TemporaryDirectory(dir=folder, prefix="bench-") as empty:
-            try:
-                figures = one_round(Path(empty).resolve())
-            except Skipped as exc:
-                return Measured(title, [], skipped=str(exc))
-        for each in figures:
-            found.setdefault(each.name, Row(each.name, each.unit, each.of, [])).values.append(each.value)
-    return Measured(title, list(found.values()))
+            for each in one_round(Path(empty).resolve()):
+                new = Row(each.name, each.unit, each.of, each.by, [])
+                found.setdefault((each.name, each.by), new).values.append(each.value)
+    return found.values()
 
 
 def from_json(text: str) -> Measured:
     """What a script printed under `--json`."""
     found = json.loads(text)
-    return Measured(found["title"], [Row(**row) for row in found["rows"]], found["skipped"])
+    return Measured(found["title"], [Row(**row) for row in found["rows"]], found["notes"], found["skipped"])
 
 
 def as_text(measured: Measured) -> str:
-    lines = [f"{row.name:44} {amount(row):>14} {beside(measured, row)}".rstrip() for row in measured.rows]
-    return f"Skipped: {measured.skipped}" if measured.skipped else "\n".join(lines)
+    """The table for a terminal: that of the report, in columns."""
+    if measured.skipped:
+        return f"Skipped: {measured.skipped}"
+    head, *body = cells(measured)
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in (head, *body)
+    ]
+    return "\n".join([*lines, *measured.notes])
 
 
 def as_markdown(measured: Measured) -> str:
     if measured.skipped:
         return f"Skipped: {measured.skipped}"
-    lines = [f"| {row.name} | {amount(row)} | {beside(measured, row)} |" for row in measured.rows]
-    return "\n".join(["| | median | beside |", "|---|---:|---|", *lines])
+    head, *body = cells(measured)
+    lines = [f"| {' | '.join(row)} |" for row in (head, ["---", *["---:"] * (len(head) - 1)], *body)]
+    return "\n".join(["\n".join(lines), *measured.notes])
+
+
+def cells(measured: Measured) -> list[list[str]]:
+    """A table, its head first."""
+    if any(row.by for row in measured.rows):
+        return side_by_side(measured.rows)
+    return [
+        ["", "median", "beside its baseline"],
+        *[[row.name, amount(row), beside(measured, row)] for row in measured.rows],
+    ]
+
+
+def side_by_side(rows: Sequence[Row]) -> list[list[str]]:
+    """A line for each name, a column for each contestant."""
+    names, contestants = dict.fromkeys(row.name for row in rows), dict.fromkeys(row.by for row in rows)
+    found = {(row.name, row.by): amount(row) for row in rows}
+    return [["", *contestants], *[[name, *[found.get((name, by), "") for by in contestants]] for name in names]]
 
 
 def amount(row: Row) -> str:

@@ -6,7 +6,10 @@ import sqlite3
 import time
 from pathlib import Path
 
+import psycopg
+
 SQLITE_COMMITS = "raw sqlite3 commits"
+POSTGRES_COMMITS = "raw PostgreSQL commits"
 
 
 def sqlite_commits(folder: Path, count: int = 2_000) -> float:
@@ -21,3 +24,13 @@ def sqlite_commits(folder: Path, count: int = 2_000) -> float:
     taken = time.perf_counter() - began
     connection.close()
     return count / taken
+
+
+def postgres_commits(url: str, count: int = 2_000) -> float:
+    """One connection to this database, synchronous_commit as the server has it."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS rows (number bigint, body text)")
+        began = time.perf_counter()
+        for number in range(count):
+            connection.execute("INSERT INTO rows VALUES (%s, %s)", (number, "x" * 100), prepare=True)
+        return count / (time.perf_counter() - began)
