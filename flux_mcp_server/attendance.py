@@ -36,13 +36,12 @@ class Attendance:
     def __init__(self, flux: Flux) -> None:
         self._flux = flux
         self._followers: dict[str, list[IsGone]] = {}
-        self._words = OrderedDict[str, tuple[Word, float]]()
+        self._words = OrderedDict[str, Word]()
         self._marking: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def following(self, execution_id: str, is_gone: IsGone) -> AsyncGenerator[None]:
         """`is_gone` tells whether the client has left without a word."""
-        self.begun(execution_id)
         followers = self._followers.setdefault(execution_id, [])
         followers.append(is_gone)
         try:
@@ -59,8 +58,8 @@ class Attendance:
 
     def begun(self, execution_id: str) -> None:
         """Some call has started the execution, whether or not it lives to follow it."""
-        word, _ = self._words.get(execution_id, ("begun", 0))
-        self._say(execution_id, word if word == "known" else "begun")
+        if execution_id not in self._words:
+            self._say(execution_id, "begun")
 
     def _let_go(self, execution_id: str) -> None:
         """A call is cancelled, and can wait for nothing."""
@@ -70,13 +69,13 @@ class Attendance:
 
     async def missed(self, execution_id: str) -> None:
         """A call has ended before its execution."""
-        if self._word(execution_id) == "begun":
+        if self._words.get(execution_id) in (None, "begun"):
             self._say(execution_id, "missed")
             await self._mark(execution_id, "missed")
 
     async def given(self, execution: ExecutionContext[object]) -> None:
         """Some caller has seen how the execution ended."""
-        id, before = execution.execution_id, self._word(execution.execution_id)
+        id, before = execution.execution_id, self._words.get(execution.execution_id)
         if before not in ("given", "known"):
             self._say(id, "given")
             others_would_join = (
@@ -87,7 +86,7 @@ class Attendance:
 
     async def known(self, execution_id: str) -> None:
         """The client has asked about the execution by its id: it has not lost it."""
-        if self._word(execution_id) != "known":
+        if self._words.get(execution_id) != "known":
             self._say(execution_id, "known")
             await self._mark(execution_id, "known")
 
@@ -95,40 +94,37 @@ class Attendance:
 
     async def may_be_joined(self, execution: ExecutionContext[object]) -> bool:
         id, finished = execution.execution_id, execution.has_finished
-        here, since = self._words.get(id, (None, 0.0))
+        here = self._words.get(id)
         if here == "known" or (here == "given" and finished):
             return False
         for is_gone in list(self._followers.get(id, ())):
             if not await is_gone():
                 return False
-        marked, at = await self._marked(id)
+        marked = await self._marked(id)
         if marked == "known" or (marked == "given" and finished):
             return False
-        if marked is None and here is None and execution.recoveries:  # its process died, and the call with it
-            return not finished or not _is_old(execution)
-        return not finished or time.time() - max(at, since) < KEPT
+        its_process_died = here is None and marked is None and execution.recoveries > 0  # and the call with it
+        was_missed = here in ("begun", "missed") or marked == "missed" or its_process_died
+        return not finished or (was_missed and not _is_old(execution))
 
     # -- words and marks ----------------------------------------------------------------------------------------------
 
-    def _word(self, execution_id: str) -> Word | None:
-        return self._words.get(execution_id, (None, 0))[0]
-
     def _say(self, execution_id: str, word: Word) -> None:
-        self._words[execution_id] = word, time.time()
+        self._words[execution_id] = word
         self._words.move_to_end(execution_id)
         while len(self._words) > MOST:
             self._words.popitem(last=False)
 
     async def _mark(self, execution_id: str, word: Word) -> None:
         try:
-            await self._flux.engine.store.remember(_place(execution_id), f"{execution_id} {word} {time.time()!r}")
+            await self._flux.engine.store.remember(_place(execution_id), f"{execution_id} {word}")
         except FluxError:  # nothing is lost but a call that could have been joined
             return
 
-    async def _marked(self, execution_id: str) -> tuple[Word | None, float]:
-        text = await self._flux.engine.store.recall(_place(execution_id)) or "- - 0"
-        id, word, at = text.split(" ")
-        return (cast(Word, word), float(at)) if id == execution_id else (None, 0.0)
+    async def _marked(self, execution_id: str) -> Word | None:
+        text = await self._flux.engine.store.recall(_place(execution_id)) or "- -"
+        id, word = text.split(" ")
+        return cast(Word, word) if id == execution_id else None
 
 
 def _is_old(execution: ExecutionContext[object]) -> bool:

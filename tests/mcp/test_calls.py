@@ -91,6 +91,17 @@ async def test_a_result_that_its_caller_missed_is_given_to_the_same_call(era: Er
         assert gate.begun == 1
 
 
+@pytest.mark.needs_session
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_missed_result_that_was_given_at_last_is_not_given_again(era: Era, gate: Gate) -> None:
+    async with serving(gate.workflow) as server, client_of(server, era) as client, lost_call(client, gate):
+        gate.open.set()
+        await nothing_runs(client)
+        for begun in (1, 2, 3):
+            assert data_of(await client.call_tool("slow", {"input": "a"})) == {"result": "a done"}
+            assert gate.begun == begun
+
+
 async def nothing_runs(client: Any) -> None:
     """Without asking get_execution, which would deliver the result."""
     async with asyncio.timeout(10):

@@ -107,6 +107,15 @@ async def test_a_question_is_asked_with_a_form_and_its_answer_finishes_the_call(
 
 
 @pytest.mark.parametrize("era", ERAS)
+async def test_the_same_call_after_one_that_was_asked_and_answered_is_a_new_one(era: Era) -> None:
+    user = User(*[{"approved": True}] * 4)
+    async with serving(publish) as server, client_of(server, era, elicitation=user.callback) as client:
+        results = [await client.call_tool("publish", {"input": "news"}) for _ in range(4)]
+        assert len({(result.meta or {})["flux/executionId"] for result in results}) == 4
+        assert len(user.asked) == 4
+
+
+@pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("action", ["decline", "cancel"])
 async def test_a_question_that_is_turned_down_stays_open(era: Era, action: Literal["decline", "cancel"]) -> None:
     user = User(action)
