@@ -83,6 +83,7 @@ class Journal:
         self._pending: list[Event] = []
         self._awaiting: list[asyncio.Future[None]] = []  # that what is pending is written
         self._writer: asyncio.Task[None] | None = None
+        self._stream = asyncio.Lock()  # who writes or reads on: two at once would each count the same facts
         self._linger: asyncio.TimerHandle | None = None
         self._stale = False
         self._commit_at = 0.0
@@ -171,10 +172,14 @@ class Journal:
         """Write the fact that ends the run and give the lease up with it. False when somebody wrote to the stream first, or when
         `unless` says so once all else is written: the run must look again before it ends. Raises Suspend as `record` does."""
         await self._idle()
-        if self.error is not None:
-            raise Suspend
-        if unless():
-            return False
+        async with self._stream:
+            if self.error is not None:
+                raise Suspend
+            if unless():
+                return False
+            return await self._concluded(event)
+
+    async def _concluded(self, event: Event) -> bool:
         batch = [*self._pending, event]
         self._pending.clear()
         try:
@@ -219,14 +224,16 @@ class Journal:
             self._writer = None
 
     async def _write_batch(self) -> None:
-        awaiting = self._take_awaiting()
-        batch, self._pending = self._pending, []
+        awaiting: list[asyncio.Future[None]] = []
         try:
-            if self._stale:
-                self._stale = False
-                await self._catch_up()
-            while batch and not await self._append_or_catch_up(batch):
-                pass
+            async with self._stream:
+                awaiting = self._take_awaiting()
+                batch, self._pending = self._pending, []
+                if self._stale:
+                    self._stale = False
+                    await self._catch_up()
+                while batch and not await self._append_or_catch_up(batch):
+                    pass
         except Exception as exc:  # noqa: BLE001 - whatever it was, nobody may take these facts for durable
             self._break(exc)
             return
