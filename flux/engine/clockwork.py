@@ -110,11 +110,15 @@ class Clockwork:
     async def _take_up(self, rows: Sequence[Listing]) -> bool:
         """A few at a time. Who has room for all begins anywhere: other processes, told at the same moment, do so elsewhere.
         Returns whether any goes on here."""
-        if self._engine.runs.room >= len(rows):
-            rows = random.sample(rows, len(rows))
+        engine = self._engine
+        left = random.sample(rows, len(rows)) if engine.runs.room >= len(rows) else list(rows)
         taken: list[bool] = []
-        for first in range(0, len(rows), AT_ONCE):
-            taken += await asyncio.gather(*map(self._engine.take_up, rows[first : first + AT_ONCE]))
+        while (
+            left and (room := engine.runs.room) > 0
+        ):  # never more than there is room for: who gets none is not asked again
+            count = int(min(room, AT_ONCE))
+            some, left = left[:count], left[count:]
+            taken += await asyncio.gather(*map(engine.take_up, some))
         return any(taken)
 
     async def _orphaned(self, workflows: Collection[str]) -> list[Listing]:

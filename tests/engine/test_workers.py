@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
 from flux import ExecutionContext, Flux, Workflow, task, workflow
+from flux.engine.clockwork import BATCH
+from flux.engine.ports import Listing, Owner
 from flux.errors import DefinitionError
 from flux.service import AnyWorkflow
 from flux.settings import Settings
@@ -15,6 +17,8 @@ from flux.stores.memory import MemoryStore
 from flux.testing import FakeClock, settle
 
 pytestmark = pytest.mark.anyio
+
+OTHER = Owner(host="elsewhere", pid=1, started=0.0, token="other")
 
 
 @task
@@ -132,6 +136,44 @@ async def test_a_process_that_runs_nothing_starts_and_answers_what_others_run() 
         async with process(store, clock, waits) as worker:
             await clock.advance(seconds=3)
             assert (await worker.wait("a", timeout=5)).output == "a"
+
+
+class Contended(MemoryStore):
+    """A store in which another process is quicker, once, to claim what is due."""
+
+    was_quicker: str | None = None
+
+    async def due(self, *, workflows: Collection[str], now: float, limit: int) -> list[Listing]:
+        rows = await super().due(workflows=workflows, now=now, limit=limit)
+        if rows and self.was_quicker is None:
+            self.was_quicker = rows[0].id
+            await self.claim(rows[0].id, OTHER, ttl=3600, now=now)
+        return rows
+
+
+async def test_a_process_with_room_for_one_goes_on_to_the_next_when_another_was_quicker() -> None:
+    clock, store, go = FakeClock(), Contended(), asyncio.Event()
+    running: set[str] = set()
+    waits = gated(go, running)
+    async with process(store, clock, waits, concurrency=0) as front:
+        for name in "ab":
+            await front.start(waits, name, execution_id=name)
+    async with process(store, clock, waits, concurrency=1):
+        await settle()
+        assert running == set("ab") - {store.was_quicker}
+
+
+async def test_a_process_looks_on_at_once_when_more_is_due_than_one_look_shows() -> None:
+    clock, store, go = FakeClock(), MemoryStore(), asyncio.Event()
+    running: set[str] = set()
+    waits = gated(go, running)
+    names = {str(number) for number in range(2 * BATCH + 1)}
+    async with process(store, clock, waits, concurrency=0) as front:
+        for name in names:
+            await front.start(waits, name, execution_id=name)
+    async with process(store, clock, waits), asyncio.timeout(10):
+        while running != names:  # on a clock that stands still
+            await settle()
 
 
 async def test_a_parent_that_fills_its_process_makes_room_for_its_child() -> None:
