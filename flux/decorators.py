@@ -317,11 +317,11 @@ class Workflow(Generic[T, R]):
     @cached_property
     def input(self) -> schema.ValueType:
         """The type of the input, which checks and converts it."""
-        return schema.ValueType(schema.input_type(self.func, self._frame_types), self._frame_types)
+        return schema.value_type(schema.input_type(self.func, self._frame_types), self._frame_types)
 
     @cached_property
     def output(self) -> schema.ValueType:
-        return schema.ValueType(schema.output_type(self.func, self._frame_types), self._frame_types)
+        return schema.value_type(schema.output_type(self.func, self._frame_types), self._frame_types)
 
     @property
     def input_type(self) -> Any:

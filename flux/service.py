@@ -27,7 +27,7 @@ from flux.errors import ExecutionFinished, ExecutionNotFound, FluxError, Invalid
 from flux.host import is_dead, this_process
 from flux.provisions import Beside
 from flux.registry import Registry
-from flux.schema import ValueType
+from flux.schema import value_type
 from flux.settings import MEMORY, Settings
 from flux.storage import SpillingStore, StoredCodec
 from flux.stores import open_store
@@ -318,7 +318,7 @@ class Flux:
             except NotReadable:
                 pass  # its module is not loaded here; the schema still is
             else:
-                return ValueType(found).validate(answer, what, error=InvalidAnswer)
+                return value_type(found).validate(answer, what, error=InvalidAnswer)
         if asked.schema is not None:
             _check_schema(what, answer, self._codec.decode(asked.schema))
         return answer

@@ -19,7 +19,7 @@ from flux.context import ExecutionContext
 from flux.decorators import UNSET, Workflow
 from flux.discovery import Problem
 from flux.errors import DefinitionError, InvalidInput
-from flux.schema import InputSchema, JsonSchema, ValueType, input_schema, json_schema
+from flux.schema import InputSchema, JsonSchema, ValueType, input_schema, json_schema, value_type
 from flux.tasks import Graph
 from flux_mcp_server import calls, controls, results
 from flux_mcp_server.auth import Caller, Scope
@@ -398,5 +398,5 @@ def _answer(questions: Sequence[Question]) -> tuple[JsonSchema, JsonSchema, bool
         definitions |= schema.pop("$defs", {})
         if schema not in schemas:
             schemas.append(schema)
-    optional = any(ValueType(response).admits_none for response in responses)
+    optional = any(value_type(response).admits_none for response in responses)
     return (schemas[0] if len(schemas) == 1 else {"anyOf": schemas}), definitions, not optional

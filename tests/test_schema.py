@@ -22,7 +22,16 @@ from typing_extensions import TypedDict as ExtendedTypedDict
 from flux import schema
 from flux.context import ExecutionContext
 from flux.errors import DefinitionError, InvalidAnswer, InvalidInput
-from flux.schema import ValueType, input_schema, input_type, json_schema, output_schema, output_type, to_json_value
+from flux.schema import (
+    ValueType,
+    input_schema,
+    input_type,
+    json_schema,
+    output_schema,
+    output_type,
+    to_json_value,
+    value_type,
+)
 
 
 class Colour(Enum):
@@ -634,3 +643,12 @@ def test_a_docstring_gives_a_description_and_one_for_each_parameter():
         {"ctx": "The context.", "order": "What was bought."},
     )
     assert schema.docstring(lambda: None) == ("", {})
+
+
+def test_those_who_have_the_same_annotation_share_what_is_built_for_it_and_nothing_else() -> None:
+    assert value_type(list[int]) is value_type(list[int])
+    assert value_type(Annotated[int, {"not": "hashable"}]).validate("7", "it") == 7
+    assert [each["type"] for each in json_schema(int | str)["anyOf"]] == ["integer", "string"]
+    assert [each["type"] for each in json_schema(str | int)["anyOf"]] == ["string", "integer"]
+    json_schema(list[int])["title"] = "changed by whoever asked for it"
+    assert "title" not in json_schema(list[int])

@@ -11,7 +11,8 @@ import base64
 import difflib
 import inspect
 from collections.abc import Mapping
-from functools import cached_property
+from copy import deepcopy
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -38,6 +39,7 @@ __all__ = [
     "output_type",
     "parameter_types",
     "to_json_value",
+    "value_type",
 ]
 
 Mode = Literal["validation", "serialization"]
@@ -52,6 +54,7 @@ class ValueType:
     def __init__(self, annotation: Any, localns: Mapping[str, Any] | None = None) -> None:
         self.annotation = annotation
         self._localns = localns
+        self._schemas: dict[Mode, JsonSchema] = {}
 
     def __repr__(self) -> str:
         return f"ValueType({said(self.annotation)})"
@@ -83,6 +86,12 @@ class ValueType:
         raise error(what, described(faults, at=at, hide=self._holds_secrets))
 
     def json_schema(self, mode: Mode = "validation") -> JsonSchema:
+        """The caller's own, to be changed at will."""
+        if mode not in self._schemas:
+            self._schemas[mode] = self._generated(mode)
+        return deepcopy(self._schemas[mode])
+
+    def _generated(self, mode: Mode) -> JsonSchema:
         try:
             generated = self.adapter.json_schema(mode=mode, schema_generator=_Generator)
         except PydanticUserError as exc:
@@ -120,11 +129,25 @@ def to_json_value(value: Any, annotation: Any = Any) -> Any:
     """`value` as JSON, by alias, the way `output_schema(annotation)` describes it.
 
     For showing, not for storing: bytes become URL-safe base64, NaN and infinities null, the unknown its `str()`."""
-    return _jsonable(value) if annotation is Any else _value_type(annotation).to_json_value(value)
+    return _jsonable(value) if annotation is Any else value_type(annotation).to_json_value(value)
 
 
-def _value_type(annotation: Any) -> ValueType:
-    return annotation if isinstance(annotation, ValueType) else ValueType(annotation)
+def value_type(annotation: Any, localns: Mapping[str, Any] | None = None) -> ValueType:
+    """The ValueType of an annotation, which may be one already. Those who have the same annotation share it: to build one takes
+    milliseconds, and a server has a thousand of them."""
+    if isinstance(annotation, ValueType):
+        return annotation
+    if localns:
+        return ValueType(annotation, localns)
+    try:
+        return _shared(annotation, repr(annotation))  # for `int | str` is equal to `str | int`, and has another meaning
+    except TypeError:  # it cannot be hashed
+        return ValueType(annotation)
+
+
+@lru_cache(maxsize=2048)
+def _shared(annotation: Any, _spelled: str) -> ValueType:
+    return ValueType(annotation)
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
@@ -160,7 +183,7 @@ def json_schema(annotation: Any, mode: Mode = "validation") -> JsonSchema:
     """JSON Schema 2020-12 as clients like it: everything inline but true recursion, `null` on one level, no made-up titles.
 
     `annotation` may be a ValueType."""
-    return _value_type(annotation).json_schema(mode)
+    return value_type(annotation).json_schema(mode)
 
 
 class InputSchema(NamedTuple):
@@ -209,7 +232,7 @@ class InputSchema(NamedTuple):
 
 def input_schema(annotation: Any) -> InputSchema:
     """The arguments by which a workflow with this input is called. `annotation` may be a ValueType."""
-    declared = _value_type(annotation)
+    declared = value_type(annotation)
     if declared.annotation in (None, type(None)):
         return InputSchema({"type": "object", "properties": {}, "additionalProperties": False}, True)
     schema = declared.json_schema()
@@ -222,7 +245,7 @@ def input_schema(annotation: Any) -> InputSchema:
 
 def output_schema(annotation: Any) -> JsonSchema | None:
     """What `to_json_value` makes of a workflow's output; None when its return annotation promises nothing."""
-    declared = _value_type(annotation)
+    declared = value_type(annotation)
     if declared.annotation in (Any, object, None, type(None)):
         return None
     return declared.json_schema("serialization") or None

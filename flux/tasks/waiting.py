@@ -16,7 +16,7 @@ from flux.engine.invoke import recall, replayed
 from flux.engine.run import Run
 from flux.engine.scope import Site, require_scope
 from flux.errors import DefinitionError, InvalidAnswer, NotReadable, TaskTimeout
-from flux.schema import ValueType
+from flux.schema import ValueType, value_type
 
 T = TypeVar("T")
 
@@ -79,7 +79,7 @@ def pause(
     question = _Question(
         site=require_scope(f"pause({name!r})").name_call(),
         name=name,
-        response=ValueType(response),
+        response=value_type(response),
         output=output,
         message=message,
         timeout=timeout,
