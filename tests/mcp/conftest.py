@@ -12,18 +12,8 @@ from tests.mcp import serving
 from tests.mcp.replicas import Replicas
 from tests.torture.forms import IS_LONG
 
-IN_MEMORY = {
-    "calls",
-    "catalog",
-    "content",
-    "controls",
-    "humans",
-    "listing",
-    "questions",
-    "resources",
-    "results",
-    "tasks",
-}
+CHANGES_HANDS = {"calls", "humans", "questions", "tasks"}  # what one replica begins and another ends
+IN_MEMORY = {*CHANGES_HANDS, "catalog", "content", "controls", "listing", "resources", "results"}
 PROCESSES = {"auth", "http", "pains"}  # seconds each: in the long form only
 
 
@@ -37,7 +27,8 @@ def forms(metafunc: pytest.Metafunc) -> Iterator[str]:
     marks = {mark.name for mark in metafunc.definition.iter_markers()}
     name = metafunc.definition.path.stem.removeprefix("test_")
     in_memory = name in IN_MEMORY and inspect.iscoroutinefunction(metafunc.function)
-    if "one_server" not in marks and (in_memory or (name in PROCESSES and IS_LONG)):
+    wanted = in_memory or name in PROCESSES if IS_LONG else in_memory and name in CHANGES_HANDS
+    if "one_server" not in marks and wanted:
         yield "2"
         if in_memory and (IS_LONG or name == "humans") and "hears_runs" not in marks:
             yield "2+worker"
