@@ -1,10 +1,11 @@
 """Runs every benchmark and writes what it found into docs/benchmarks.md, between the marks there: `make bench-report`.
 
-`report.py NAME ...` runs only these, and leaves the other tables as they are.
+`report.py [--rounds N] NAME ...` runs only these, and leaves the other tables as they are.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
@@ -42,11 +43,15 @@ def put(text: str, name: str, content: str) -> str:
 
 
 def main() -> None:
+    options = argparse.ArgumentParser(description="Write the benchmarks' figures down.")
+    options.add_argument("names", nargs="*", help="which, of all")
+    options.add_argument("--rounds", type=int, default=3)
+    asked = options.parse_args()
     text = REPORT.read_text("utf-8")
-    for name in sys.argv[1:] or re.findall(r"^<!-- (\w+) -->$", text, re.MULTILINE):
+    for name in asked.names or re.findall(r"^<!-- (\w+) -->$", text, re.MULTILINE):
         if name != "end":
             print(f"{name} ...", flush=True)
-            text = put(text, name, table(name))
+            text = put(text, name, table(name, asked.rounds))
             REPORT.write_text(text, "utf-8")
 
 

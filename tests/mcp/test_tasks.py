@@ -202,6 +202,7 @@ async def test_a_task_lives_as_long_as_its_execution_is_kept() -> None:
         assert ended["ttlMs"] >= (given.model_extra or {})["ttlMs"] >= 86_400_000
 
 
+@pytest.mark.one_server  # what is quick in one process takes longer than a moment over two and a database
 async def test_what_is_quick_is_a_result_unless_it_always_is_a_task() -> None:
     async with serving(*EVERY) as server, knowing(server) as client:
         assert text_of(await begun(client, "quick")) == "quick"
