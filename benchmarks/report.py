@@ -21,11 +21,10 @@ HERE = Path(__file__).resolve().parent
 REPORT = HERE.parent / "docs" / "benchmarks.md"
 
 
-def table(name: str) -> str:
-    done = subprocess.run(
-        [sys.executable, HERE / f"{name}.py", "--json"], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return f"Measured {machine()}.\n\n{as_markdown(from_json(done.stdout))}"
+def table(name: str, rounds: int) -> str:
+    command = [sys.executable, HERE / f"{name}.py", "--json", "--rounds", str(rounds)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return f"{rounds} round{'s' if rounds > 1 else ''} {machine()}.\n\n{as_markdown(from_json(done.stdout))}"
 
 
 def machine() -> str:
