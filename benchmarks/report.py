@@ -38,7 +38,7 @@ def put(text: str, name: str, content: str) -> str:
         raise SystemExit(
             f"{REPORT.name} has no place for {name}: it needs <!-- {name} --> and <!-- end -->, a line each."
         )
-    return between.sub(lambda _: f"{content}\n", text)
+    return between.sub(lambda _: f"{content}\n", text, count=1)
 
 
 def main() -> None:

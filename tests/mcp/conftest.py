@@ -12,8 +12,8 @@ from tests.mcp import serving
 from tests.mcp.replicas import Replicas
 from tests.torture.forms import IS_LONG
 
-CHANGES_HANDS = {"calls", "humans", "questions", "tasks"}  # what one replica begins and another ends
-IN_MEMORY = {*CHANGES_HANDS, "catalog", "content", "controls", "listing", "resources", "results"}
+CHANGES_HANDS = {"humans", "tasks"}  # what one replica begins and another ends
+IN_MEMORY = {*CHANGES_HANDS, "calls", "catalog", "content", "controls", "listing", "questions", "resources", "results"}
 PROCESSES = {"auth", "http", "pains"}  # seconds each: in the long form only
 
 
