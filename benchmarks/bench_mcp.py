@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from echo import WORKFLOW
 from measure import Figure, rounds
 
 CALLS = 1500
@@ -55,18 +56,6 @@ if len(sys.argv) > 1:
     uvicorn.run(server.streamable_http_app(), port=int(sys.argv[1]), log_level="error")
 else:
     anyio.run(over_stdio)
-"""
-
-FLOWS = """
-from flux import ExecutionContext, task, workflow
-
-@task
-async def step(number: int) -> int:
-    return number
-
-@workflow
-async def echo(ctx: ExecutionContext[int]) -> int:
-    return await step(ctx.input)
 """
 
 Call = Callable[[int], Awaitable[None]]
@@ -298,7 +287,7 @@ async def all_ways(folder: Path) -> list[Figure]:
 
 def one_round(folder: Path) -> list[Figure]:
     (folder / "bare.py").write_text(BARE, "utf-8")
-    (folder / "flows.py").write_text(FLOWS, "utf-8")
+    (folder / "flows.py").write_text(WORKFLOW, "utf-8")
     return asyncio.run(all_ways(folder))
 
 

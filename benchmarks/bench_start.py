@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
+from echo import WORKFLOW
 from measure import Figure, rounds
 
 PYTHON = sys.executable
@@ -35,18 +36,6 @@ async def main():
         await server.run(received, sent, server.create_initialization_options())
 
 anyio.run(main)
-"""
-
-WORKFLOW = """
-from flux import ExecutionContext, task, workflow
-
-@task
-async def step(number: int) -> int:
-    return number
-
-@workflow
-async def echo(ctx: ExecutionContext[int]) -> int:
-    return await step(ctx.input)
 """
 
 INITIALIZE = {

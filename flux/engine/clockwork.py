@@ -18,7 +18,7 @@ FAMILY = 30.0  # seconds between two looks for parents whose child ended while n
 OLD = 3600.0  # seconds between two looks for executions that ended too long ago to be kept
 GIVE_WAY = 0.03  # seconds, at most, before a look that others are told to take as well: whoever wrote is served first
 BATCH = 100  # executions taken up at one look
-AT_ONCE = 8
+AT_ONCE = 8  # of them that are claimed side by side: the database has a few connections for that
 
 
 class Clockwork:
@@ -113,10 +113,8 @@ class Clockwork:
         engine = self._engine
         left = random.sample(rows, len(rows)) if engine.runs.room >= len(rows) else list(rows)
         taken: list[bool] = []
-        while (
-            left and (room := engine.runs.room) > 0
-        ):  # never more than there is room for: who gets none is not asked again
-            count = int(min(room, AT_ONCE))
+        while left and (room := engine.runs.room) > 0:
+            count = int(min(room, AT_ONCE))  # what finds no room is not looked at again
             some, left = left[:count], left[count:]
             taken += await asyncio.gather(*map(engine.take_up, some))
         return any(taken)

@@ -33,8 +33,7 @@ _log = logging.getLogger(__name__)
 
 _PASSING = ("08", "57P", "25P03", "53300", "40", "25006", "23505")
 """Beginnings of the SQLSTATEs of errors that another attempt may not meet: the connection is lost, we stood still for too long,
-the server stops or starts,
-has no connection left or only reads by now, or somebody else was quicker."""
+the server stops or starts, has no connection left or only reads by now, or somebody else was quicker."""
 
 Work = Callable[Concatenate[AsyncConnection, P], Awaitable[R]]
 
