@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from flux_mcp_server.wire import Wire, claim_stdio
 
+PIPE_CLOSED = 141  # exit status, as shells tell that the reader of an output has gone
 LOOPBACK_NAMES = {"localhost"}
 
 _EPILOG = """\
@@ -90,9 +91,14 @@ def _command(name: str, arguments: Sequence[str]) -> NoReturn:
     from flux_mcp_server import commands  # noqa: PLC0415 - so here too
 
     try:
-        sys.exit(commands.run(name, arguments))
+        status = commands.run(name, arguments)
+        sys.stdout.flush()
     except FluxError as exc:
         _refuse(str(exc))
+    except BrokenPipeError:  # whoever read the output has seen enough; what is left of it has nowhere to go
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = PIPE_CLOSED
+    sys.exit(status)
 
 
 def _refuse(sentence: str) -> NoReturn:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flux_mcp_server.__main__ import PIPE_CLOSED
 from flux_mcp_server.commands import run
 from flux_mcp_server.install import CLIENTS, CannotInstall
 from flux_mcp_server.tokens import StaticTokens, TokenFileInvalid
@@ -131,6 +132,16 @@ def dev(path: Path) -> subprocess.CompletedProcess[str]:
         timeout=30,
         check=False,
     )
+
+
+def test_a_reader_who_has_seen_enough_of_the_tools_is_shown_no_traceback() -> None:
+    command = [sys.executable, "-m", "flux_mcp_server", "inspect", SERVED]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as inspecting:
+        assert inspecting.stdout is not None
+        assert inspecting.stderr is not None
+        inspecting.stdout.close()
+        assert inspecting.stderr.read() == ""
+    assert inspecting.returncode == PIPE_CLOSED
 
 
 def test_dev_starts_the_inspector_with_a_server_that_reloads(tmp_path: Path) -> None:
