@@ -5,9 +5,8 @@ So the disk is asked once for all of them, and each `write` returns only after i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from functools import partial
 
 from flux.engine.ports import Lease
 from flux.errors import StoreError
@@ -17,7 +16,7 @@ from flux.stores.rows import storable
 _GROUP = 1024
 """Writes of one commit at most."""
 
-Commit = Callable[[Sequence[Write]], "asyncio.Future[list[Outcome]]"]
+Commit = Callable[[Sequence[Write]], Awaitable[list[Outcome]]]
 
 
 class GroupCommit:
@@ -29,8 +28,7 @@ class GroupCommit:
         self._fault = fault
         self._name = name
         self._waiting: list[_Waiting] = []
-        self._running: asyncio.Future[list[Outcome]] | None = None
-        self._called = False
+        self._committer: asyncio.Task[None] | None = None
         self._closed = False
 
     async def write(self, write: Write) -> Lease | None:
@@ -39,7 +37,12 @@ class GroupCommit:
         storable(write.id, "an execution's id")
         waiting = _Waiting(write)
         self._waiting.append(waiting)
-        self._call()
+        if self._committer is None:
+            # it begins in the next turn of the loop: whatever else arrives in this one is of the same group. In a context
+            # of its own: nothing there is a part of the workflow that happens to write
+            self._committer = asyncio.get_running_loop().create_task(
+                self._commit_all(), name="flux commit", context=Context()
+            )
         return await waiting.done
 
     def check_open(self) -> None:
@@ -49,51 +52,33 @@ class GroupCommit:
     async def aclose(self) -> None:
         """Commit what was handed in before, and take no more."""
         self._closed = True
-        while self._waiting or self._running is not None:
-            self._begin()
-            if self._running is not None:
-                await asyncio.wait([self._running])
-                await asyncio.sleep(0)  # the callback of its end comes first
+        if self._committer is not None:
+            await asyncio.wait([self._committer])
 
-    def _call(self) -> None:
-        """Begin in the next turn of the loop: whatever else arrives in this one is of the same group.
-
-        In a context of its own: nothing here is a part of the workflow that happens to write."""
-        if not self._called and self._running is None:
-            self._called = True
-            asyncio.get_running_loop().call_soon(self._begin, context=Context())
-
-    def _begin(self) -> None:
-        self._called = False
-        group = self._next_group()
-        if group and self._running is None:
-            self._running = self._commit([one.write for one in group])
-            self._running.add_done_callback(partial(self._end, group), context=Context())
+    async def _commit_all(self) -> None:
+        """One group after the other, until nothing waits."""
+        try:
+            while group := self._next_group():
+                for one, outcome in zip(group, await self._outcomes(group), strict=True):
+                    one.tell(outcome)
+        finally:
+            self._committer = None
 
     def _next_group(self) -> list[_Waiting]:
         """Whoever was cancelled before its turn is left out: nothing of it is written."""
-        if self._running is not None:
-            return []
         waiting = [one for one in self._waiting if not one.done.done()]
         self._waiting = waiting[_GROUP:]
         return waiting[:_GROUP]
 
-    def _end(self, group: list[_Waiting], commit: asyncio.Future[list[Outcome]]) -> None:
-        self._running = None
-        for one, outcome in zip(group, self._outcomes(group, commit), strict=True):
-            one.tell(outcome)
-        self._begin()
-
-    def _outcomes(self, group: list[_Waiting], commit: asyncio.Future[list[Outcome]]) -> Sequence[Outcome]:
+    async def _outcomes(self, group: list[_Waiting]) -> Sequence[Outcome]:
         """Whatever has happened, everybody in the group is told."""
-        if commit.cancelled():
-            return [StoreError(f"The database {self._name} was closed in the middle of a write.")] * len(group)
-        error = commit.exception()
-        if error is None:
-            return [self._fault(one) if isinstance(one, Exception) else one for one in commit.result()]
-        if isinstance(error, Exception):
-            return [self._fault(error) for _ in group]
-        return [StoreError(f"A write to the database {self._name} was broken off: {error!r}.") for _ in group]
+        try:
+            outcomes = await self._commit([one.write for one in group])
+        except asyncio.CancelledError:  # the loop is being closed: what waits has its turn all the same
+            return [StoreError(f"The database {self._name} was closed in the middle of a write.") for _ in group]
+        except Exception as exc:  # noqa: BLE001 - whatever it was, nobody may wait for ever
+            return [self._fault(exc) for _ in group]
+        return [self._fault(one) if isinstance(one, Exception) else one for one in outcomes]
 
 
 class _Waiting:

@@ -13,6 +13,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flux.errors import SchemaTooNew, StoreError
+from flux.stores.postgres.waiting import Connection
 
 IDLE_SECONDS = 5.0
 """How long a process that stands still in the middle of a transaction keeps others from what it has locked."""
@@ -70,7 +71,7 @@ class Target:
         return cls(conninfo=make_conninfo(**settings), schema=schema, name=name)
 
     async def connect(self) -> AsyncConnection:
-        return await AsyncConnection.connect(self.conninfo, autocommit=True)
+        return await Connection.connect(self.conninfo, autocommit=True)
 
 
 def store_error(name: str, doing: str, exc: Exception) -> StoreError:

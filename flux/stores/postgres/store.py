@@ -42,7 +42,7 @@ class PostgresStore:
         self._target = target
         self._pool = pool
         self._writer = Line(target)
-        self._group = GroupCommit(self._begin_commit, fault=self._fault, name=target.name)
+        self._group = GroupCommit(self._commit, fault=self._fault, name=target.name)
         self._listening: asyncio.Task[None] | None = None
 
     @classmethod
@@ -192,9 +192,6 @@ class PostgresStore:
         await self._pool.close()
 
     # -- group commit -----------------------------------------------------------------------------------------------
-
-    def _begin_commit(self, group: Sequence[Write]) -> asyncio.Future[list[Outcome]]:
-        return asyncio.get_running_loop().create_task(self._commit(group), name="flux commit")
 
     async def _commit(self, group: Sequence[Write]) -> list[Outcome]:
         """One commit, made again when the connection was lost - which may have been after the server had done it."""

@@ -8,6 +8,8 @@ Texts are sent as `%b`, binary: to quote an array of them takes psycopg fifty ti
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
+from itertools import chain
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -21,6 +23,7 @@ from flux.stores.plan import Append, Create, Known, Mark, Outcome, Plan, Post, S
 from flux.stores.rows import is_lifecycle
 
 _MOST_ROWS = 8192  # facts of one statement
+_FEW_ROWS = 7  # facts that are sent value by value: psycopg remembers no statement of more than 50 values
 _LONGEST_PAYLOAD = 7000  # bytes: PostgreSQL takes 7999
 
 # --- groups of writes
@@ -80,19 +83,36 @@ WITH streams AS (
 )
 SELECT id FROM accepted
 """
+_APPEND_TO_ONE = """
+WITH accepted AS (
+  UPDATE executions SET last = last + %s, lifecycle = lifecycle + %s
+  WHERE id = %s AND epoch = %s AND owner_token = %s AND last = %s RETURNING number
+)
+INSERT INTO events (execution, seq, kind, at, call, value, facts)
+SELECT number, fact.* FROM accepted, (VALUES {}) AS fact
+"""
+_FACT = "(%s::bigint, %s::smallint, %s, %s, %s, %s)"
 _NOTIFY = "SELECT pg_notify('flux:' || current_schema(), text) FROM unnest(%b::text[]) AS text"
 
 
 async def write_group(connection: AsyncConnection, group: Sequence[Write]) -> list[Outcome]:
     """All of `group` in one transaction. What is wrong with one of them is its own outcome."""
     streams = plain_streams(group, most=_MOST_ROWS)
-    return await (_write(connection, group) if streams is None else _append_plain(connection, group, streams))
+    if streams is None:
+        return await _write(connection, group)
+    accepted = await _append_plain(connection, streams)
+    refused = [write for write in group if write.id not in accepted]
+    reasons = iter(await _write(connection, refused) if refused else [])
+    return [None if write.id in accepted else next(reasons) for write in group]
 
 
-async def _append_plain(
-    connection: AsyncConnection, group: Sequence[Write], streams: Mapping[str, Stream]
-) -> list[Outcome]:
-    """The common case, facts only: one statement, one round trip. What it refuses, the other way finds the reason for."""
+async def _append_plain(connection: AsyncConnection, streams: Mapping[str, Stream]) -> Collection[str]:
+    """The common case, facts only: one statement, one round trip. The streams that were as they were believed to be; what
+    is refused, the other way finds the reason for."""
+    if len(streams) == 1:
+        (stream,) = streams.values()
+        if len(stream.rows) <= _FEW_ROWS:
+            return await _append_to_one(connection, stream)
     heads = [_stream_row(id, stream) for id, stream in streams.items()]
     facts = [
         (id, seq, *row)
@@ -100,10 +120,24 @@ async def _append_plain(
         for seq, row in enumerate(stream.rows, stream.first.expected + 1)
     ]
     added = await connection.execute(_APPEND, (*_columns(heads, 6), *_columns(facts, 7)))
-    accepted = {id for (id,) in await added.fetchall()}
-    refused = [write for write in group if write.id not in accepted]
-    reasons = iter(await _write(connection, refused) if refused else [])
-    return [None if write.id in accepted else next(reasons) for write in group]
+    return {id for (id,) in await added.fetchall()}
+
+
+async def _append_to_one(connection: AsyncConnection, stream: Stream) -> Collection[str]:
+    """The most common case, which is worth a statement of its own: to send and to take apart arrays costs both ends as
+    much as all the rest."""
+    first, rows = stream.first, stream.rows
+    fence = (first.id, first.lease.epoch, first.lease.owner.token, first.expected)
+    facts = chain.from_iterable((seq, *row) for seq, row in enumerate(rows, first.expected + 1))
+    added = await connection.execute(
+        _append_to_one_of(len(rows)), (len(rows), sum(map(is_lifecycle, rows)), *fence, *facts)
+    )
+    return [first.id] if added.rowcount else []
+
+
+@cache
+def _append_to_one_of(facts: int) -> bytes:
+    return _APPEND_TO_ONE.format(", ".join([_FACT] * facts)).encode()
 
 
 def _stream_row(id: str, stream: Stream) -> tuple[Any, ...]:
