@@ -54,6 +54,7 @@
         ├── StreamMoved            somebody wrote first
         ├── ExecutionExists        the id is taken
         ├── AlreadyQueued          its queue holds a living execution that stands for the same
+        ├── KeyTaken               an execution that was begun lately has the key
         ├── LeaseLost              the run belongs to another process now
         └── SchemaTooNew           the file was written by a newer Flux
 
@@ -443,6 +444,14 @@ class AlreadyQueued(StoreError):
 
     def __init__(self, id: str, queue: str) -> None:
         super().__init__(f"Execution {id!r} stands for the same in queue {queue!r} already.")
+        self.id = id
+
+
+class KeyTaken(StoreError):
+    """`id` is the newest execution with the key."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"Execution {id!r} has been begun with this key already.")
         self.id = id
 
 

@@ -115,18 +115,26 @@ class Flux:
         execution_id: str | None = None,
         principal: str | None = None,
         key: str | None = None,
+        unique_since: float | None = None,
         priority: int | None = None,
     ) -> ExecutionContext[T]:
         """Begin an execution and return at once: it is durable, and running or in its queue.
 
         The input is validated and converted first: raises InvalidInput, and nothing has begun. `execution_id` is a name of
-        the caller's choice, and must be new: ExecutionExists. `principal` is who asks. `key` is what `joinable` looks for.
+        the caller's choice, and must be new: ExecutionExists. `principal` is who asks. `key` is what repeated requests have in common:
+        when another execution was begun with it at or after `unique_since` (seconds since the epoch), nothing begins: KeyTaken.
         `priority` stands in for the workflow's own. When the queue holds a living execution that stands for the same
         (`deduplicate`), that one is returned."""
         known = self._known(workflow)
         encoded = known.encoded(input, self._codec)
         start = Start(
-            workflow=known.name, input=encoded, id=execution_id, principal=principal, key=key, priority=priority
+            workflow=known.name,
+            input=encoded,
+            id=execution_id,
+            principal=principal,
+            key=key,
+            unique_since=unique_since,
+            priority=priority,
         )
         return self._context(await self.engine.start(start))
 
@@ -144,8 +152,8 @@ class Flux:
         timeout: float | None = None,
         until: Callable[[ExecutionContext[Any]], bool] | None = None,
     ) -> ExecutionContext[Any]:
-        """The execution once it is at rest, or as it is after `timeout` seconds; while another process runs it, also once it is
-        as `until` says."""
+        """The execution once it is at rest, or as it is after `timeout` seconds, or once it is as `until` says: that is asked when
+        the execution has asked something, and now and then while another process runs it."""
 
         def is_so(execution: Execution) -> bool:
             return until is not None and until(self._context(execution))
@@ -243,11 +251,6 @@ class Flux:
         """Executions, newest first. `before` is (created_at, id) of the last one of the page before."""
         wanted = {Status(status)} if isinstance(status, str) else status
         return await self.engine.find(workflow=workflow, status=wanted, principal=principal, before=before, limit=limit)
-
-    async def joinable(self, key: str, *, since: float) -> ExecutionContext[Any] | None:
-        """The newest execution that was started with `key` at or after `since` (seconds since the epoch)."""
-        found = await self.engine.store.find_key(key, since=since)
-        return None if found is None else await self.get(found.id)
 
     async def drain(self, seconds: float) -> None:
         """Begin and take up nothing more here, and wait until what runs has come to rest, for so long at most. What still

@@ -14,6 +14,7 @@ from mcp.server.connection import Connection
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.server.lowlevel.server import NotificationOptions
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
+from mcp.shared.direct_dispatcher import DIRECT_TRANSPORT_KIND
 from mcp.shared.exceptions import MCPDeprecationWarning
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
@@ -32,6 +33,7 @@ __all__ = [
     "Middleware",
     "add_middleware",
     "connection_of",
+    "hears_progress",
     "log_to",
     "notify",
     "push",
@@ -88,6 +90,12 @@ def add_middleware(server: Server[Any], middleware: Middleware) -> None:
 def connection_of(client: Context) -> Connection:
     """The client's connection, which outlives the request: the SDK has no public way to reach an older client later."""
     return client.session._connection  # pyright: ignore[reportPrivateUsage]
+
+
+def hears_progress(client: Context) -> bool:
+    """Whether the client has asked to be told of progress. One in the same process does so without a token: it is taken to listen."""
+    in_memory = client.session._request_outbound.transport.kind == DIRECT_TRANSPORT_KIND  # pyright: ignore[reportPrivateUsage]
+    return in_memory or "progress_token" in (client.meta or {})
 
 
 async def push(connection: Connection, method: str, params: Mapping[str, Any] | None = None) -> None:

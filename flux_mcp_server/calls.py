@@ -5,7 +5,6 @@ A call that is cancelled or lost lets go of its execution, which runs on.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import json
@@ -25,6 +24,7 @@ from flux.errors import (
     ExecutionNotFound,
     InvalidAnswer,
     InvalidInput,
+    KeyTaken,
     NotPaused,
     PauseNotFound,
     WorkflowMismatch,
@@ -32,10 +32,10 @@ from flux.errors import (
 from flux.schema import to_json_value
 from flux.service import Flux
 from flux_mcp_server import asking, results, tasks
-from flux_mcp_server._sdk import Context
+from flux_mcp_server._sdk import Context, hears_progress
 from flux_mcp_server.attendance import Attendance
 from flux_mcp_server.auth import OPEN, Caller
-from flux_mcp_server.follow import Relay, at_rest, relayed, unbroken
+from flux_mcp_server.follow import Relay, Report, at_rest, relayed, unbroken
 from flux_mcp_server.logs import Logs
 from flux_mcp_server.results import Guide, Reply
 
@@ -131,7 +131,12 @@ class Call:
         """The same call as if it were one of another tool."""
         return replace(self, tool=tool, arguments=arguments)
 
-    async def report(self, progress: float, message: str) -> None:
+    @property
+    def report(self) -> Report | None:
+        """Tells the client of progress, if it has asked for that."""
+        return self._report if hears_progress(self.client) else None
+
+    async def _report(self, progress: float, message: str) -> None:
         await self.client.session.report_progress(progress, None, message)
 
     async def is_gone(self) -> bool:
@@ -162,16 +167,26 @@ async def execution_for(call: Call, workflow: Workflow[Any, Any], input: Any) ->
     if call.idempotency_key is not None:
         return await _named_by_key(call, call.idempotency_key, workflow, input)
     key = _digest(call.caller.principal, call.tool, call.arguments)
-    known = await call.flux.joinable(key, since=time.time() - JOIN_WITHIN)
-    if known is not None and await call.desk.attendance.may_be_joined(known):
-        return known.execution_id
+    try:
+        return await unbroken(_begun(call, workflow, input, key=key, unique_since=time.time() - JOIN_WITHIN))
+    except KeyTaken as exc:
+        if await call.desk.attendance.may_be_joined(await call.flux.get(exc.id)):
+            return exc.id
     return await unbroken(_begun(call, workflow, input, key=key))
 
 
 async def _begun(
-    call: Call, workflow: Workflow[Any, Any], input: Any, *, id: str | None = None, key: str | None
+    call: Call,
+    workflow: Workflow[Any, Any],
+    input: Any,
+    *,
+    id: str | None = None,
+    key: str | None,
+    unique_since: float | None = None,
 ) -> str:
-    started = await call.flux.start(workflow, input, principal=call.caller.principal, execution_id=id, key=key)
+    started = await call.flux.start(
+        workflow, input, principal=call.caller.principal, execution_id=id, key=key, unique_since=unique_since
+    )
     call.desk.attendance.begun(started.execution_id)
     return started.execution_id
 
@@ -240,12 +255,6 @@ async def converse(call: Call, execution_id: str, *, ending: Ending, guide: Guid
     return ending(execution_or_reply)
 
 
-def _looked_at(done: asyncio.Future[Any]) -> None:
-    """Nobody need know how it ended, if it failed while it was cancelled."""
-    if not done.cancelled():
-        done.exception()
-
-
 @dataclass(slots=True)
 class _Conversation:
     """The questions of one call. `unused` are the pauses not to be asked again, each with the reason."""
@@ -279,22 +288,13 @@ class _Conversation:
         """The execution when it is at rest, or asks something that the client can be asked, or as it is when time is up."""
         flux, id = self.call.flux, self.execution_id
         while True:
-            self.relay.asked.clear()
-            execution = await flux.get(id)
-            if execution.is_running and self._askable(execution):  # give others that are about to ask the time to do so
-                settled = await at_rest(flux, id, deadline=min(self.call.deadline, time.monotonic() + SETTLE))
-                if not settled.is_running or self._askable(settled):
-                    return settled
-            resting = asyncio.ensure_future(at_rest(flux, id, deadline=self.call.deadline, until=self._asks))
-            asked = asyncio.ensure_future(self.relay.asked.wait())
-            try:
-                await asyncio.wait([resting, asked], return_when=asyncio.FIRST_COMPLETED)
-                if resting.done() and not (resting.result().is_running and self._asks(resting.result())):
-                    return resting.result()
-            finally:  # nobody is waited for: a call that is cancelled lets go at once
-                for each in (resting, asked):
-                    each.add_done_callback(_looked_at)
-                    each.cancel()
+            stopped = await at_rest(flux, id, deadline=self.call.deadline, until=self._asks)
+            if not (stopped.is_running and self._asks(stopped)):
+                return stopped
+            # give others that are about to ask the time to do so
+            settled = await at_rest(flux, id, deadline=min(self.call.deadline, time.monotonic() + SETTLE))
+            if not settled.is_running or self._asks(settled):
+                return settled
 
     def _asks(self, execution: ExecutionContext[Any]) -> bool:
         return bool(self._askable(execution))

@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import anyio
+
 from flux.context import ExecutionContext
 from flux.domain.execution import Status
 from flux.engine.body import Progress
@@ -27,14 +29,14 @@ LONGEST = 180  # characters of what is reported: clients show 200 of a message
 LOOK = 0.2  # seconds between two looks at an execution that sleeps or has changed hands
 
 Report = Callable[[float, str], Awaitable[None]]
-"""Sends progress: a number that grows, and a message. Does nothing for a client that did not ask for it."""
+"""Sends progress: a number that grows, and a message."""
 
 
 async def at_rest(
     flux: Flux, execution_id: str, *, deadline: float, until: Callable[[ExecutionContext[Any]], bool] | None = None
 ) -> ExecutionContext[Any]:
-    """The execution once it has ended or needs somebody, or as it is at `deadline` (of the monotonic clock); while another process
-    runs it, also once it is as `until` says.
+    """The execution once it has ended or needs somebody, or as it is at `deadline` (of the monotonic clock), or once it is as `until`
+    says.
 
     A sleeping one is waited for, unless it sleeps past the deadline."""
     while True:
@@ -55,23 +57,23 @@ def _wakes_within(execution: ExecutionContext[Any], seconds: float) -> bool:
     return execution.wake_at is None or execution.wake_at.timestamp() <= time.time() + seconds
 
 
-_unbroken: set[asyncio.Task[Any]] = set()
-
-
 async def unbroken(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, which goes on to its end when the caller is cancelled: what a lost call has begun is done whole."""
-    task = asyncio.get_running_loop().create_task(work)
-    _unbroken.add(task)
-    task.add_done_callback(_unbroken.discard)
-    return await asyncio.shield(task)
+    """The result of `work`. A call that is cancelled meanwhile ends after it: what a lost call has begun is done whole."""
+    with anyio.CancelScope(shield=True):
+        return await work
+    raise AssertionError("a scope that nobody cancels lets every exception through")
 
 
 @asynccontextmanager
-async def relayed(flux: Flux, execution_id: str, report: Report) -> AsyncGenerator[Relay]:
-    """Meanwhile, report what the execution reports, and at least a heartbeat. Nothing is reported afterwards."""
-    relay = Relay(execution_id, report)
-    with flux.observed(execution_id, relay.hear, questions=True):
-        writing = asyncio.get_running_loop().create_task(relay.write(), name=f"progress of {execution_id}")
+async def relayed(flux: Flux, execution_id: str, report: Report | None) -> AsyncGenerator[Relay]:
+    """Meanwhile, report what the execution reports, and at least a heartbeat. Nothing is reported afterwards. None for a client that
+    wants to hear nothing."""
+    relay = Relay(execution_id)
+    with flux.observed(execution_id, relay.hear):
+        if report is None:
+            yield relay
+            return
+        writing = asyncio.get_running_loop().create_task(relay.write(report), name=f"progress of {execution_id}")
         try:
             yield relay
             relay.end()
@@ -84,24 +86,19 @@ async def relayed(flux: Flux, execution_id: str, report: Report) -> AsyncGenerat
 class Relay:
     """Hears what an execution reports and writes it to one client. The number it sends is the seconds since the call.
 
-    `last` is the last that was heard. `asked` is set when the execution has asked something."""
+    `last` is the last that was heard."""
 
-    def __init__(self, execution_id: str, report: Report) -> None:
+    def __init__(self, execution_id: str) -> None:
         self._execution_id = execution_id
-        self._report = report
         self._began = time.monotonic()
         self._said = 0.0
         self.last: str | None = None
-        self.asked = asyncio.Event()
         self._waiting = deque[str](maxlen=MOST_WAITING)
         self._news = asyncio.Event()
         self._ending = False
         self._spoken = Spoken()
 
     def hear(self, progress: Progress) -> None:
-        if progress.asks is not None:
-            self.asked.set()
-            return
         for message in self._spoken.messages(progress):
             self.last = _in_short(message)
             self._waiting.append(self.last)
@@ -111,28 +108,28 @@ class Relay:
         self._ending = True
         self._news.set()
 
-    async def write(self) -> None:
-        await self._say(f"execution {self._execution_id}")
+    async def write(self, report: Report) -> None:
+        await self._say(report, f"execution {self._execution_id}")
         while True:
-            await self._wait_for_news()
+            await self._wait_for_news(report)
             while self._waiting:
-                await self._say(self._waiting.popleft())
+                await self._say(report, self._waiting.popleft())
             if self._ending:
                 return
 
-    async def _wait_for_news(self) -> None:
+    async def _wait_for_news(self, report: Report) -> None:
         while True:
             try:
                 await asyncio.wait_for(self._news.wait(), HEARTBEAT)
             except TimeoutError:
-                await self._say(f"{self.last or 'still running'} ({time.monotonic() - self._began:.0f} s)")
+                await self._say(report, f"{self.last or 'still running'} ({time.monotonic() - self._began:.0f} s)")
             else:
                 self._news.clear()
                 return
 
-    async def _say(self, message: str) -> None:
+    async def _say(self, report: Report, message: str) -> None:
         self._said = max(round(time.monotonic() - self._began, 3), self._said + 0.001)
-        await self._report(self._said, message)
+        await report(self._said, message)
 
 
 def _in_short(message: Message) -> str:

@@ -8,6 +8,7 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, redirect_stdout
+from contextvars import copy_context
 from typing import Any, TextIO, cast, get_args
 from weakref import WeakKeyDictionary
 
@@ -104,13 +105,11 @@ class Logs(logging.Handler):
         """Meanwhile, tell the client what the execution logs. Nothing is told afterwards."""
         letters = _Letters(client, self._least(client))
         with self._followed(execution_id, letters.hear):
-            writing = asyncio.get_running_loop().create_task(letters.write(), name=f"log of {execution_id}")
             try:
                 yield
-                await letters.end(writing)
+                await letters.end()
             finally:
-                writing.cancel()
-                await asyncio.gather(writing, return_exceptions=True)
+                await letters.close()
 
     @contextmanager
     def _followed(self, execution_id: str, listener: Listener) -> Generator[None]:
@@ -143,32 +142,46 @@ class _Printed:
 
 
 class _Letters:
-    """Log messages on their way to one client."""
+    """Log messages on their way to one client. Most calls have none, and cost nothing."""
 
     def __init__(self, client: Context, least: types.LoggingLevel) -> None:
         self._client = client
         self._least = LEVELS.index(least)
         self._loop = asyncio.get_running_loop()
+        self._context = copy_context()  # the writer is no part of the workflow that is heard
         self._unsent: asyncio.Queue[Letter | None] = asyncio.Queue()
+        self._writing: asyncio.Task[None] | None = None
+        self._heard = False
 
     def hear(self, level: types.LoggingLevel, logger: str, text: str) -> None:
         """From any thread."""
         if LEVELS.index(level) >= self._least:
-            self._loop.call_soon_threadsafe(self._keep, (level, logger, text))
+            self._heard = True
+            self._loop.call_soon_threadsafe(self._keep, (level, logger, text), context=self._context)
 
     def _keep(self, letter: Letter | None) -> None:
         if letter is None or self._unsent.qsize() < MOST_UNSENT:
             self._unsent.put_nowait(letter)
+        if self._writing is None:
+            self._writing = self._loop.create_task(self._write())
 
-    async def write(self) -> None:
+    async def _write(self) -> None:
         while (letter := await self._unsent.get()) is not None:
             level, logger, text = letter
             await log_to(self._client, level, text, logger)
 
-    async def end(self, writing: asyncio.Task[None]) -> None:
-        await asyncio.sleep(0)  # what was heard a moment ago is kept now
-        self._keep(None)
-        await asyncio.wait([writing], timeout=LAST_WORDS)
+    async def end(self) -> None:
+        """Wait until what was heard is written, for a while."""
+        if self._heard:
+            await asyncio.sleep(0)  # what was heard a moment ago is kept now
+            self._keep(None)
+        if self._writing is not None:
+            await asyncio.wait([self._writing], timeout=LAST_WORDS)
+
+    async def close(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.gather(self._writing, return_exceptions=True)
 
 
 def _level(number: int) -> types.LoggingLevel:

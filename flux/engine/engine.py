@@ -50,8 +50,8 @@ POLL = 0.2  # seconds between two looks at an execution that another process run
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """How an execution begins. `key` marks executions that a repeated request may join, `priority` is the one in its queue,
-    None for what the workflow says."""
+    """How an execution begins. `key` marks executions that a repeated request may join: there is to be no other that was begun at or
+    after `unique_since`. `priority` is the one in its queue, None for what the workflow says."""
 
     workflow: str
     input: Json
@@ -59,6 +59,7 @@ class Start:
     principal: str | None = None
     parent: str | None = None
     key: str | None = None
+    unique_since: float | None = None
     priority: int | None = None
 
 
@@ -87,7 +88,7 @@ class Engine:
 
     async def start(self, start: Start) -> Execution:
         """Begin an execution: durable on return, and running or in its queue. When the queue holds one that stands for the same
-        already, that is returned. Raises ExecutionExists, WorkflowNotFound."""
+        already, that is returned. Raises ExecutionExists, KeyTaken, WorkflowNotFound."""
         started = ExecutionStarted(
             at=self._now(),
             workflow=start.workflow,
@@ -96,7 +97,10 @@ class Engine:
             parent=start.parent,
             trace=self.world.tracing.current(),
         )
-        return await self._create(start.id or new_id(), [started], key=start.key, priority=start.priority)
+        id = start.id or new_id()
+        return await self._create(
+            id, [started], key=start.key, unique_since=start.unique_since, priority=start.priority
+        )
 
     async def fork(self, id: str, *, at: int | None = None, as_id: str | None = None) -> Execution:
         """Begin a new execution from the first `at` facts of another's history, by default from all but its end.
@@ -106,7 +110,13 @@ class Engine:
         return await self._create(as_id or new_id(), history)
 
     async def _create(
-        self, id: str, history: list[Event], *, key: str | None = None, priority: int | None = None
+        self,
+        id: str,
+        history: list[Event],
+        *,
+        key: str | None = None,
+        unique_since: float | None = None,
+        priority: int | None = None,
     ) -> Execution:
         execution = fold(id, history)
         assert execution is not None
@@ -115,7 +125,14 @@ class Engine:
         owner = self.world.owner if place is None and self._has_room_for(body.name) else None
         try:
             lease = await self.store.create(
-                id, history, head=head_of(execution), owner=owner, ttl=self.world.ttl, key=key, place=place
+                id,
+                history,
+                head=head_of(execution),
+                owner=owner,
+                ttl=self.world.ttl,
+                key=key,
+                unique_since=unique_since,
+                place=place,
             )
         except AlreadyQueued as exc:
             return await self.get(exc.id)
@@ -145,20 +162,21 @@ class Engine:
     async def wait(
         self, id: str, *, timeout: float | None = None, until: Callable[[Execution], bool] | None = None
     ) -> Execution:
-        """The execution once it is at rest; as it is then, when `timeout` seconds pass first. When it runs in another process, also
-        once it is as `until` says: of one that runs here `observed` tells sooner."""
+        """The execution once it is at rest; as it is then, when `timeout` seconds pass first; or once it is as `until` says, which is
+        asked whenever the execution has asked something, and now and then while another process runs it."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout
         execution: Execution | None = None
         while True:
+            question = None if until is None else self.runs.next_question(id)
             execution = await self.get(id) if execution is None else await self._shown(execution)
             left = None if deadline is None else deadline - loop.time()
             if execution.status.is_at_rest or (left is not None and left <= 0):
                 return execution
-            if until is not None and id not in self.runs and until(execution):
+            if until is not None and until(execution):
                 return execution
             patience = left if id in self.runs else POLL if left is None else min(POLL, left)
-            execution = await self.runs.wait(id, patience)
+            execution = await self.runs.wait(id, patience, question)
 
     async def find(
         self,

@@ -86,12 +86,14 @@ class EventStore(Protocol):
         owner: Owner | None,
         ttl: float,
         key: str | None = None,
+        unique_since: float | None = None,
         place: Place | None = None,
     ) -> Lease | None:
         """Begin a stream whose first fact is an ExecutionStarted, held by `owner` for `ttl` seconds (None: by nobody).
 
         `key` is for finding the execution again (`find_key`), `place` where it stands in a queue; then it has no owner yet.
-        Returns the lease, None when there is no owner. Raises ExecutionExists when the id is taken, AlreadyQueued."""
+        Returns the lease, None when there is no owner. Raises ExecutionExists when the id is taken, AlreadyQueued, and KeyTaken
+        when another execution was created with the key at or after `unique_since`."""
         ...
 
     async def append(

@@ -71,11 +71,13 @@ class World:
 
 @dataclass(slots=True)
 class _Active:
-    """`is_behind`: somebody wrote to the stream after the run had written that it is at rest, and before it had ended here."""
+    """`is_behind`: somebody wrote to the stream after the run had written that it is at rest, and before it had ended here. `question`
+    is done when the run asks something, if anybody wants to know."""
 
     run: Run
     task: asyncio.Task[None]
     is_behind: bool = False
+    question: asyncio.Future[None] | None = None
 
 
 @dataclass
@@ -287,16 +289,28 @@ class Runs:
         active = self._active.get(id)
         return None if active is None or active.is_behind else active.run.execution
 
-    async def wait(self, id: str, timeout: float | None) -> Execution | None:
+    def next_question(self, id: str) -> asyncio.Future[None] | None:
+        """Done when the run of this process asks something, from now on; None when the execution does not run here."""
+        active = self._active.get(id)
+        if active is None:
+            return None
+        if active.question is None:
+            active.question = asyncio.get_running_loop().create_future()
+        return active.question
+
+    async def wait(
+        self, id: str, timeout: float | None, question: asyncio.Future[None] | None = None
+    ) -> Execution | None:
         """Until the run of this process has ended (then the execution as the run has left it), or anything has changed here,
-        or `timeout` seconds have passed (then None).
+        or `question` is asked, or `timeout` seconds have passed (then None).
 
         Raises what stopped the run, when it was stopped before the execution came to rest and nobody else runs it."""
         active = self._active.get(id)
         if active is None:
             await self._next_change(id, timeout)
             return None
-        await asyncio.wait([active.task], timeout=timeout)
+        awaited = [active.task] if question is None else [active.task, question]
+        await asyncio.wait(awaited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if active.task.done() and isinstance(active.run.stopped, LeaseLost):
             return None
         if active.task.done() and active.run.stopped is not None:
@@ -344,12 +358,20 @@ class Runs:
                 self._observers.pop(id, None)
 
     def _publish(self, progress: Progress) -> None:
+        if progress.asks is not None:
+            self._tell_question(progress.execution_id)
         observers = self._observers.get(progress.execution_id)
         if observers is None:
             self._keep_unheard(progress)
             return
         for observer in list(observers):
             observer(progress)
+
+    def _tell_question(self, id: str) -> None:
+        active = self._active.get(id)
+        if active is not None and active.question is not None:
+            active.question.set_result(None)
+            active.question = None
 
     def _keep_unheard(self, progress: Progress) -> None:
         """Of the latest executions, the latest of what their own code reported."""

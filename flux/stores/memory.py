@@ -15,6 +15,7 @@ from flux.errors import (
     AlreadyQueued,
     ExecutionExists,
     ExecutionNotFound,
+    KeyTaken,
     LeaseLost,
     QueueFull,
     StoreError,
@@ -86,6 +87,7 @@ class MemoryStore:
         owner: Owner | None,
         ttl: float,
         key: str | None = None,
+        unique_since: float | None = None,
         place: Place | None = None,
     ) -> Lease | None:
         started = events[0]
@@ -96,6 +98,8 @@ class MemoryStore:
             raise ExecutionExists(id)
         if place is not None and place.deduplication is not None:
             self._check_deduplication(place)
+        if key is not None and unique_since is not None and (taken := await self.find_key(key, since=unique_since)):
+            raise KeyTaken(taken.id)
         stream = self._streams[id] = _Stream(id, started, list(events), head, key, place)
         return _give(stream, owner, until=head.updated_at + ttl) if owner else None
 

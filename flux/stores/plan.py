@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from flux.domain.events import Event, ExecutionStarted
 from flux.domain.queues import Place
 from flux.engine.ports import Head, Lease, Owner
-from flux.errors import AlreadyQueued, ExecutionExists, ExecutionNotFound, LeaseLost, StreamMoved
+from flux.errors import AlreadyQueued, ExecutionExists, ExecutionNotFound, KeyTaken, LeaseLost, StreamMoved
 from flux.stores.rows import Row, is_lifecycle, storable, to_rows
 
 
@@ -24,6 +24,7 @@ class Create:
     head: Head
     owner: Owner | None
     ttl: float
+    unique_since: float | None = None
     place: Place | None = None
 
     @property
@@ -80,6 +81,7 @@ def create_of(
     owner: Owner | None,
     ttl: float,
     key: str | None,
+    unique_since: float | None,
     place: Place | None,
 ) -> Create:
     """The arguments of `EventStore.create` as a write. Raises StoreError for text that no database can hold."""
@@ -101,8 +103,15 @@ def create_of(
         head=head,
         owner=owner,
         ttl=ttl,
+        unique_since=unique_since,
         place=place,
     )
+
+
+def unique_keys(group: Sequence[Write]) -> list[tuple[str, float]]:
+    """The keys that new executions of a group are to have alone, each with the time since when."""
+    creates = (write for write in group if isinstance(write, Create))
+    return [(one.key, one.unique_since) for one in creates if one.key is not None and one.unique_since is not None]
 
 
 def marks_of(group: Sequence[Write]) -> list[Mark]:
@@ -140,13 +149,14 @@ def plain_streams(group: Sequence[Write], *, most: int) -> dict[str, Stream] | N
 @dataclass(slots=True)
 class Plan:
     """`known` are the executions that there are, `numbers` the ones for new executions, `stands` the living executions that
-    stand for something in their queue.
+    stand for something in their queue, `taken` are the newest executions with a key that is to be unique.
 
     After `judge`: `created` is to be inserted with its numbers, `changed` to be updated, `events` to be inserted."""
 
     known: dict[str, Known]
     numbers: Iterator[int]
     stands: dict[Mark, str]
+    taken: dict[str, str]
     created: list[tuple[Create, Known]] = field(default_factory=list[tuple[Create, Known]])
     changed: dict[str, Known] = field(default_factory=dict[str, Known])
     events: list[tuple[int, int, Row]] = field(default_factory=list[tuple[int, int, Row]])
@@ -171,6 +181,10 @@ class Plan:
             stands = self.stands.setdefault((place.queue, place.deduplication), create.id)
             if stands != create.id:
                 return AlreadyQueued(stands, place.queue)
+        if create.key is not None and create.unique_since is not None:
+            taken = self.taken.setdefault(create.key, create.id)
+            if taken != create.id:
+                return KeyTaken(taken)
         known = Known(next(self.numbers), 1 if owner else 0, owner.token if owner else None, 0, 0)
         self.known[create.id] = known
         self.created.append((create, known))

@@ -36,12 +36,15 @@ class TransientStore:
         owner: Owner | None,
         ttl: float,
         key: str | None = None,
+        unique_since: float | None = None,
         place: Place | None = None,
     ) -> Lease | None:
         started = events[0]
         transient = isinstance(started, ExecutionStarted) and self._is_transient(started.workflow)
         store = self._memory if transient else self._durable
-        lease = await store.create(id, events, head=head, owner=owner, ttl=ttl, key=key, place=place)
+        lease = await store.create(
+            id, events, head=head, owner=owner, ttl=ttl, key=key, unique_since=unique_since, place=place
+        )
         if transient:
             self._here[id] = False
             await self._forget()

@@ -42,6 +42,7 @@ from flux.errors import (
     AlreadyQueued,
     ExecutionExists,
     ExecutionNotFound,
+    KeyTaken,
     LeaseLost,
     QueueFull,
     StoreError,
@@ -514,6 +515,31 @@ async def test_a_key_finds_the_newest_execution_that_is_young_enough(store: Stor
     assert (row.id, row.created_at, row.parent, row.workflow) == ("1", 200.0, "p", "order")
     assert await store.find_key("k", since=200.5) is None
     assert await store.find_key("nothing", since=0.0) is None
+
+
+async def test_a_key_that_is_to_be_unique_is_refused_while_another_has_it_that_is_young_enough(store: Store) -> None:
+    async def create(id: str, *, at: float, since: float | None) -> None:
+        started = ExecutionStarted(at=at, workflow="order", input=Json("null"))
+        await store.create(id, [started], head=HEAD, owner=None, ttl=TTL, key="k", unique_since=since)
+
+    await create("first", at=100.0, since=0.0)
+    await create("second", at=200.0, since=100.5)
+    with pytest.raises(KeyTaken) as refused:
+        await create("third", at=300.0, since=0.0)
+    assert refused.value.id == "second"
+    await create("fourth", at=400.0, since=None)
+    assert [row.id for row in await store.find()] == ["fourth", "second", "first"]
+
+
+async def test_of_several_at_once_one_gets_the_key(store: Store) -> None:
+    async def create(id: str) -> None:
+        started = ExecutionStarted(at=100.0, workflow="order", input=Json("null"))
+        await store.create(id, [started], head=HEAD, owner=None, ttl=TTL, key="k", unique_since=0.0)
+
+    outcomes = await asyncio.gather(*map(create, "abc"), return_exceptions=True)
+    (row,) = await store.find()
+    refused = [outcome for outcome in outcomes if isinstance(outcome, KeyTaken)]
+    assert [each.id for each in refused] == [row.id, row.id]
 
 
 async def test_a_closed_store_says_so_and_may_be_closed_again(store: Store) -> None:

@@ -19,7 +19,20 @@ from flux.domain.queues import Queue, Room
 from flux.engine.ports import Head, Lease, Owner
 from flux.errors import ExecutionNotFound, QueueFull
 from flux.stores.columns import lease_columns, owner_columns, owner_from, place_columns
-from flux.stores.plan import Append, Create, Known, Mark, Outcome, Plan, Post, Stream, Write, marks_of, plain_streams
+from flux.stores.plan import (
+    Append,
+    Create,
+    Known,
+    Mark,
+    Outcome,
+    Plan,
+    Post,
+    Stream,
+    Write,
+    marks_of,
+    plain_streams,
+    unique_keys,
+)
 from flux.stores.rows import is_lifecycle
 
 _MOST_ROWS = 8192  # facts of one statement
@@ -28,6 +41,10 @@ _LONGEST_PAYLOAD = 7000  # bytes: PostgreSQL takes 7999
 
 # --- groups of writes
 
+_TAKEN = """
+SELECT DISTINCT ON (key) key, id FROM executions JOIN unnest(%b::text[], %b::float8[]) AS wanted (key, since) USING (key)
+WHERE created_at >= since ORDER BY key, created_at DESC, id DESC
+"""
 _LOCK_MARKS = """
 SELECT pg_advisory_xact_lock(key) FROM (
   SELECT DISTINCT hashtextextended(mark, 1) AS key FROM unnest(%b::text[]) AS mark ORDER BY key
@@ -160,17 +177,19 @@ async def _write(connection: AsyncConnection, group: Sequence[Write]) -> list[Ou
 
 
 async def _plan(connection: AsyncConnection, group: Sequence[Write]) -> Plan:
-    marks = marks_of(group)
+    marks, keys = marks_of(group), unique_keys(group)
     creates = sum(isinstance(write, Create) for write in group)
     async with connection.pipeline():
         await connection.execute("BEGIN")
         stands = await _stands(connection, marks) if marks else {}
+        taken = await connection.execute(_TAKEN, _columns(keys, 2)) if keys else None
         known = await connection.execute(_KNOWN, ([write.id for write in group],))
         numbers = await connection.execute(_NUMBERS, (creates,)) if creates else None
     return Plan(
         known={id: Known(*rest) for id, *rest in await known.fetchall()},
         numbers=iter([number for (number,) in await numbers.fetchall()] if numbers else []),
         stands=stands,
+        taken=dict(await taken.fetchall()) if taken else {},
     )
 
 

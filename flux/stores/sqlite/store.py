@@ -63,9 +63,12 @@ class SQLiteStore:
         owner: Owner | None,
         ttl: float,
         key: str | None = None,
+        unique_since: float | None = None,
         place: Place | None = None,
     ) -> Lease | None:
-        return await self._group.write(create_of(id, events, head=head, owner=owner, ttl=ttl, key=key, place=place))
+        return await self._group.write(
+            create_of(id, events, head=head, owner=owner, ttl=ttl, key=key, unique_since=unique_since, place=place)
+        )
 
     async def append(
         self,

@@ -18,7 +18,19 @@ from flux.domain.queues import Queue, Room
 from flux.engine.ports import Lease, Owner
 from flux.errors import ExecutionNotFound, LeaseLost, QueueFull, StreamMoved
 from flux.stores.columns import lease_columns, owner_columns, owner_from, place_columns
-from flux.stores.plan import Append, Create, Known, Outcome, Plan, Post, Stream, Write, marks_of, plain_streams
+from flux.stores.plan import (
+    Append,
+    Create,
+    Known,
+    Outcome,
+    Plan,
+    Post,
+    Stream,
+    Write,
+    marks_of,
+    plain_streams,
+    unique_keys,
+)
 
 MAX_ROWS = 1024
 """Rows of one statement at most. SQLite takes 32,766 parameters, a fact of an append has ten."""
@@ -127,6 +139,11 @@ _STANDS = """
 SELECT queue, deduplication, id FROM executions
 WHERE queue = ? AND deduplication = ? AND status NOT IN ('completed', 'failed', 'cancelled')
 """
+_TAKEN = """
+SELECT json_group_object(v.column1, (
+  SELECT id FROM executions WHERE key = v.column1 AND created_at >= v.column2 ORDER BY created_at DESC, id DESC LIMIT 1
+)) FROM ({values}) AS v WHERE v.column1 IS NOT NULL
+"""
 _INSERT_EXECUTIONS = """
 INSERT INTO executions (number, id, workflow, status, created_at, updated_at, wake_at, principal, parent, key,
                         queue, partition, priority, deduplication, epoch,
@@ -171,7 +188,14 @@ def _plan(connection: sqlite3.Connection, group: Sequence[Write]) -> Plan:
         known={id: Known(*rest) for id, *rest in json.loads(found)},
         numbers=count(highest + 1),
         stands={(queue, mark): id for queue, mark, id in stands},
+        taken=_taken(connection, keys) if (keys := unique_keys(group)) else {},
     )
+
+
+def _taken(connection: sqlite3.Connection, keys: Sequence[tuple[str, float]]) -> dict[str, str]:
+    sql, parameters = _with_values(_TAKEN, 2, len(keys), [column for key in keys for column in key])
+    (found,) = connection.execute(sql, parameters).fetchone()
+    return {key: id for key, id in json.loads(found).items() if id is not None}
 
 
 def _execution_row(create: Create, known: Known) -> tuple[Any, ...]:
