@@ -11,9 +11,9 @@ from contextlib import contextmanager, suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
 import psycopg
-from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
 
+from flux.stores.postgres.driver import Connection
 from flux.stores.postgres.opening import Target
 
 P = ParamSpec("P")
@@ -35,7 +35,7 @@ _PASSING = ("08", "57P", "25P03", "53300", "40", "25006", "23505")
 """Beginnings of the SQLSTATEs of errors that another attempt may not meet: the connection is lost, we stood still for too long,
 the server stops or starts, has no connection left or only reads by now, or somebody else was quicker."""
 
-Work = Callable[Concatenate[AsyncConnection, P], Awaitable[R]]
+Work = Callable[Concatenate[Connection, P], Awaitable[R]]
 
 
 class Line:
@@ -43,7 +43,7 @@ class Line:
 
     def __init__(self, target: Target) -> None:
         self._target = target
-        self._connection: AsyncConnection | None = None
+        self._connection: Connection | None = None
 
     async def run(self, work: Work[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Raises what the server says, and what psycopg says when the connection is lost meanwhile."""
@@ -51,7 +51,7 @@ class Line:
         with answering(connection):
             return await work(connection, *args, **kwargs)
 
-    async def _usable(self) -> AsyncConnection:
+    async def _usable(self) -> Connection:
         """Whoever was cancelled in the middle of something may have left a connection that is good for nothing more."""
         known = self._connection
         if known is not None and not known.closed and known.info.transaction_status is TransactionStatus.IDLE:
@@ -105,7 +105,7 @@ class Pool:
 
 
 @contextmanager
-def answering(connection: AsyncConnection) -> Generator[None]:
+def answering(connection: Connection) -> Generator[None]:
     """Give the connection up when the server does not answer: whoever waits is told that it is lost.
 
     Cancelling would not do: psycopg then waits for the same server to say that it has stopped."""
@@ -117,7 +117,7 @@ def answering(connection: AsyncConnection) -> Generator[None]:
         timer.cancel()
 
 
-def _cut(connection: AsyncConnection) -> None:
+def _cut(connection: Connection) -> None:
     with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as line:
         line.shutdown(socket.SHUT_RDWR)
 

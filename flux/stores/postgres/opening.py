@@ -13,7 +13,7 @@ from psycopg import AsyncConnection, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flux.errors import SchemaTooNew, StoreError
-from flux.stores.postgres.waiting import Connection
+from flux.stores.postgres.driver import Connection
 
 IDLE_SECONDS = 5.0
 """How long a process that stands still in the middle of a transaction keeps others from what it has locked."""
@@ -66,11 +66,12 @@ class Target:
         if "," in hosts:
             defaults["target_session_attrs"] = "read-write"
         session = f"-cidle_in_transaction_session_timeout={int(IDLE_SECONDS * 1000)} -csearch_path={schema}"
-        settings: dict[str, Any] = {**defaults, **given, "options": f"{given.get('options') or ''} {session}".strip()}
+        options = f"{given.get('options') or ''} {session}".strip()
+        settings: dict[str, Any] = {**defaults, **given, "options": options, "client_encoding": "UTF8"}
         name = f"postgresql://{hosts}:{ports}/{given.get('dbname', '')}"
         return cls(conninfo=make_conninfo(**settings), schema=schema, name=name)
 
-    async def connect(self) -> AsyncConnection:
+    async def connect(self) -> Connection:
         return await Connection.connect(self.conninfo, autocommit=True)
 
 

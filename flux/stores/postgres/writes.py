@@ -33,10 +33,11 @@ from flux.stores.plan import (
     plain_streams,
     unique_keys,
 )
+from flux.stores.postgres.driver import Connection, Statement
 from flux.stores.rows import is_lifecycle
 
 _MOST_ROWS = 8192  # facts of one statement
-_FEW_ROWS = 7  # facts that are sent value by value: psycopg remembers no statement of more than 50 values
+_FEW_ROWS = 8  # facts that are sent value by value; for each number up to this one there is a statement
 _LONGEST_PAYLOAD = 7000  # bytes: PostgreSQL takes 7999
 
 # --- groups of writes
@@ -102,17 +103,17 @@ SELECT id FROM accepted
 """
 _APPEND_TO_ONE = """
 WITH accepted AS (
-  UPDATE executions SET last = last + %s, lifecycle = lifecycle + %s
-  WHERE id = %s AND epoch = %s AND owner_token = %s AND last = %s RETURNING number
+  UPDATE executions SET last = last + $1, lifecycle = lifecycle + $2
+  WHERE id = $3 AND epoch = $4 AND owner_token = $5 AND last = $6 RETURNING number
 )
 INSERT INTO events (execution, seq, kind, at, call, value, facts)
 SELECT number, fact.* FROM accepted, (VALUES {}) AS fact
 """
-_FACT = "(%s::bigint, %s::smallint, %s, %s, %s, %s)"
+_FACT = "(${}::bigint, ${}::smallint, ${}, ${}, ${}, ${})"
 _NOTIFY = "SELECT pg_notify('flux:' || current_schema(), text) FROM unnest(%b::text[]) AS text"
 
 
-async def write_group(connection: AsyncConnection, group: Sequence[Write]) -> list[Outcome]:
+async def write_group(connection: Connection, group: Sequence[Write]) -> list[Outcome]:
     """All of `group` in one transaction. What is wrong with one of them is its own outcome."""
     streams = plain_streams(group, most=_MOST_ROWS)
     if streams is None:
@@ -123,7 +124,7 @@ async def write_group(connection: AsyncConnection, group: Sequence[Write]) -> li
     return [None if write.id in accepted else next(reasons) for write in group]
 
 
-async def _append_plain(connection: AsyncConnection, streams: Mapping[str, Stream]) -> Collection[str]:
+async def _append_plain(connection: Connection, streams: Mapping[str, Stream]) -> Collection[str]:
     """The common case, facts only: one statement, one round trip. The streams that were as they were believed to be; what
     is refused, the other way finds the reason for."""
     if len(streams) == 1:
@@ -140,21 +141,23 @@ async def _append_plain(connection: AsyncConnection, streams: Mapping[str, Strea
     return {id for (id,) in await added.fetchall()}
 
 
-async def _append_to_one(connection: AsyncConnection, stream: Stream) -> Collection[str]:
+async def _append_to_one(connection: Connection, stream: Stream) -> Collection[str]:
     """The most common case, which is worth a statement of its own: to send and to take apart arrays costs both ends as
     much as all the rest."""
     first, rows = stream.first, stream.rows
     fence = (first.id, first.lease.epoch, first.lease.owner.token, first.expected)
     facts = chain.from_iterable((seq, *row) for seq, row in enumerate(rows, first.expected + 1))
-    added = await connection.execute(
-        _append_to_one_of(len(rows)), (len(rows), sum(map(is_lifecycle, rows)), *fence, *facts)
-    )
-    return [first.id] if added.rowcount else []
+    count = len(rows)
+    added = await connection.send(_append_of(count), (count, sum(map(is_lifecycle, rows)), *fence, *facts))
+    return [first.id] if added else []
 
 
 @cache
-def _append_to_one_of(facts: int) -> bytes:
-    return _APPEND_TO_ONE.format(", ".join([_FACT] * facts)).encode()
+def _append_of(facts: int) -> Statement:
+    places = (range(first, first + 6) for first in range(7, 7 + 6 * facts, 6))
+    return Statement(
+        b"append%d" % facts, _APPEND_TO_ONE.format(", ".join(_FACT.format(*six) for six in places)).encode()
+    )
 
 
 def _stream_row(id: str, stream: Stream) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""A connection that waits in its own way is interrupted, lost and closed as psycopg's are."""
+"""A connection that waits and sends in its own way is interrupted, lost and closed as psycopg's are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 
+from flux.stores.postgres.driver import Connection, Statement
 from flux.stores.postgres.opening import Target
-from flux.stores.postgres.waiting import Connection
 
 pytestmark = pytest.mark.anyio
 
@@ -120,3 +120,24 @@ async def test_what_is_too_long_for_one_packet_arrives_and_so_does_a_pipeline(co
         asked = [await connection.execute("SELECT %s || %s", (str(number), text)) for number in range(3)]
     assert [(await each.fetchall())[0][0][0] for each in asked] == ["0", "1", "2"]
     assert await one(connection) == 1
+
+
+async def test_a_statement_that_is_kept_writes_what_it_is_given_and_says_how_many_rows(connection: Connection) -> None:
+    await connection.execute("CREATE TEMP TABLE rows (number int, text text)")
+    two = Statement(b"two", b"INSERT INTO rows VALUES ($1, $2), ($3, $4)")
+    assert await connection.send(two, (1, "é", 2, None)) == 2
+    assert await connection.send(two, (70_000, "'\\\"", None, "")) == 2
+    none = Statement(b"none", b"DELETE FROM rows WHERE number = $1")
+    assert await connection.send(none, (3,)) == 0
+    found = await (await connection.execute("SELECT number, text FROM rows")).fetchall()
+    assert found == [(1, "é"), (2, None), (70_000, "'\\\""), (None, "")]
+
+
+@pytest.mark.parametrize("text", [b"no statement at all", b"DELETE FROM nothing", b"SELECT 1 / 0"])
+async def test_a_statement_that_fails_raises_what_the_server_says_each_time(
+    connection: Connection, text: bytes
+) -> None:
+    for _ in range(2):
+        with pytest.raises((psycopg.ProgrammingError, psycopg.DataError)):
+            await connection.send(Statement(b"wrong", text), ())
+        assert await one(connection) == 1
