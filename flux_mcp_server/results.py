@@ -45,6 +45,7 @@ _BLOCKS = (
 )
 
 _TEXT: JsonSchema = {"type": "string"}
+_OBJECT: JsonSchema = {"type": "object"}
 _TIME: JsonSchema = {"type": "string", "format": "date-time"}
 
 QUESTION: JsonSchema = {
@@ -168,11 +169,18 @@ class Output:
         if _is_of_blocks(self._type.annotation):
             return None
         if self._declared is None:
-            return {"type": "object"}
-        shape = object_with(RESULT, self._declared) if self._is_wrapped else dict(self._declared)
+            return _OBJECT
+        shape = self._shape
         definitions = shape.pop("$defs", None)
         schema: JsonSchema = {"type": "object", "anyOf": [shape, HANDLE]}
         return schema if definitions is None else {**schema, "$defs": definitions}
+
+    @property
+    def _shape(self) -> JsonSchema:
+        """What the output alone looks like."""
+        if self._declared is None:
+            return _OBJECT
+        return object_with(RESULT, self._declared) if self._is_wrapped else dict(self._declared)
 
     def structured(self, output: Any) -> dict[str, Any]:
         value = self._type.to_json_value(output)
@@ -193,7 +201,7 @@ class Output:
     def _validator(self) -> Any:
         import jsonschema  # noqa: PLC0415 - start-up time: the first answer checks nothing by it
 
-        return jsonschema.Draft202012Validator(self.schema or {})
+        return jsonschema.Draft202012Validator(self._shape)
 
 
 def _is_of_blocks(annotation: Any) -> bool:

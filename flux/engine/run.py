@@ -129,13 +129,7 @@ class Run:
             return result
 
     async def _until_done_or_quiet(self, main: asyncio.Task[Any]) -> None:
-        self._waits.quiet.clear()
-        self._waits.look()
-        quiet = asyncio.ensure_future(self._waits.quiet.wait())
-        try:
-            await asyncio.wait([main, quiet], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            quiet.cancel()
+        await asyncio.wait([main, self._waits.until_quiet()], return_when=asyncio.FIRST_COMPLETED)
 
     async def _finish(self, main: asyncio.Task[Any]) -> None:
         await self._unwind()  # asyncio tasks that the body left behind
@@ -216,7 +210,7 @@ class Run:
         self.unwinding = True
         if self._main is not None:
             self._main.cancel()
-        self._waits.quiet.set()
+        self._waits.wake()
 
     # -- what the outside says --------------------------------------------------------------------------------------
 
@@ -259,7 +253,7 @@ class Run:
 
     def _end_overdue(self) -> None:
         self._overdue = True
-        self._waits.quiet.set()
+        self._waits.wake()
 
     def _broken(self, exc: Exception) -> None:
         self.stop(exc)

@@ -41,10 +41,10 @@ class _Wait:
 
 
 class Waits:
-    """`quiet` is set when each asyncio task of the run waits for the outside world, or has children that do."""
+    """The asyncio tasks of one run, and which of them wait for what."""
 
     def __init__(self, clock: Clock) -> None:
-        self.quiet = asyncio.Event()
+        self._quiet: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._clock = clock
         self._tasks: dict[asyncio.Task[Any], asyncio.Task[Any] | None] = {}  # each with the task that created it
         self._open: dict[CallId, _Wait] = {}
@@ -153,6 +153,18 @@ class Waits:
 
     # -- quiet ------------------------------------------------------------------------------------------------------
 
+    def until_quiet(self) -> asyncio.Future[None]:
+        """Done when each asyncio task of the run waits for the outside world, or has children that do."""
+        if self._quiet.done():
+            self._quiet = asyncio.get_running_loop().create_future()
+        self.look()
+        return self._quiet
+
+    def wake(self) -> None:
+        """Let whoever waits until all is quiet look again, quiet or not."""
+        if not self._quiet.done():
+            self._quiet.set_result(None)
+
     def look(self) -> None:
         """Something has changed: see, a moment later, whether all is quiet."""
         if self._open and not self._looking:
@@ -167,7 +179,7 @@ class Waits:
             return
         self._looking = False
         if quiet and self._tasks:
-            self.quiet.set()
+            self.wake()
 
     @property
     def is_quiet(self) -> bool:

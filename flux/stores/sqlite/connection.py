@@ -82,23 +82,27 @@ class _GivingWay:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._calls = 0
+        self._due = 0.0  # when to give way next, if there is no answer until then
         self._pause = _LATE
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         self._calls += 1
+        if self._calls == 1:  # it is late only after a while of its own
+            self._due, self._pause = self._loop.time() + _LATE, _LATE
         if self._timer is None:
-            self._pause = _LATE
-            self._timer = self._loop.call_later(_LATE, self._give_way)
+            self._timer = self._loop.call_at(self._due, self._look)
 
     def end(self, _: object = None) -> None:
-        """A call has its answer: the next one is late only after a while of its own."""
+        """The timer is left to ring: to stop it and to set it anew for every call costs more."""
         self._calls -= 1
-        if not self._calls and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
-    def _give_way(self) -> None:
-        time.sleep(_MOMENT)
-        self._pause = min(self._pause * 1.1, _RARELY)
-        self._timer = self._loop.call_later(self._pause, self._give_way)
+    def _look(self) -> None:
+        self._timer = None
+        if not self._calls:
+            return
+        if self._loop.time() >= self._due:
+            time.sleep(_MOMENT)
+            self._pause = min(self._pause * 1.1, _RARELY)
+            self._due = self._loop.time() + self._pause
+        self._timer = self._loop.call_at(self._due, self._look)
