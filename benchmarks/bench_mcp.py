@@ -53,7 +53,7 @@ async def over_stdio():
 
 if len(sys.argv) > 1:
     import uvicorn
-    uvicorn.run(server.streamable_http_app(), port=int(sys.argv[1]), log_level="error")
+    uvicorn.run(server.streamable_http_app(), port=int(sys.argv[1]), log_level="error", http="h11", loop="asyncio")
 else:
     anyio.run(over_stdio)
 """

@@ -62,7 +62,9 @@ def serve(options: Options, wire: Wire | None) -> None:
         visible(found, options.tags), found.problems, most_listed=options.most_tools, mask_errors=options.mask_errors
     )
     declared = declared_in(found.sources)
-    asyncio.run(_Serving(options, settings, found, workflows, catalog, declared).run(wire, listening))
+    serving = _Serving(options, settings, found, workflows, catalog, declared)
+    with asyncio.Runner(loop_factory=None if wire else _loop_for_many()) as runner:
+        runner.run(serving.run(wire, listening))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,16 @@ class _Serving:
             await served.notices.resources_changed()
 
         return reload
+
+
+def _loop_for_many() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """A loop that takes less of each call, where there is one; None for asyncio's own. A single client on stdio does not notice it,
+    and would wait for it to be loaded."""
+    try:
+        import uvloop  # noqa: PLC0415 - see above
+    except ImportError:  # Windows, PyPy
+        return None
+    return uvloop.new_event_loop
 
 
 def _spare_what_stays() -> None:

@@ -26,6 +26,16 @@ from tests.mcp.serving import ERAS, PATIENCE, Era, data_of, lines, stdio_paramet
 pytestmark = pytest.mark.anyio
 
 SERVED = Path(__file__).with_name("served.py")
+FLOWS = """
+import sys
+from flux import workflow
+from flux.tasks.mcp import mcp
+
+@workflow
+async def through_a_child() -> str:
+    async with mcp([sys.executable, "-m", "flux_mcp_server", {served!r}, "--database", "child.db"], name="child") as client:
+        return (await (await client.discover()).approve(input="A1"))["result"]
+"""
 HELLO_HEADERS = {"Accept": "application/json, text/event-stream"}
 
 
@@ -50,9 +60,9 @@ def two_servers(folder: Path, *more: str) -> Generator[tuple[subprocess.Popen[st
 
 
 @contextmanager
-def process(folder: Path, *more: str) -> Generator[subprocess.Popen[str]]:
+def process(folder: Path, *more: str, served: Path = SERVED) -> Generator[subprocess.Popen[str]]:
     server = stdio_parameters(
-        *(SERVED, "--transport", "http", "--port", "0", *more), folder=folder, env={"TRACE": str(folder / "trace.txt")}
+        *(served, "--transport", "http", "--port", "0", *more), folder=folder, env={"TRACE": str(folder / "trace.txt")}
     )
     running = subprocess.Popen(
         [server.command, *server.args], cwd=server.cwd, env=server.env, stderr=subprocess.PIPE, text=True
@@ -83,6 +93,18 @@ async def test_a_workflow_asks_over_http_and_finishes(era: Era, tmp_path: Path) 
         async with Client(url, mode=era, elicitation_callback=say_yes) as client:
             assert "approve" in {tool.name for tool in (await client.list_tools()).tools}
             assert data_of(await client.call_tool("approve", {"input": "A1"})) == {"result": "shipped A1"}
+
+
+@pytest.mark.one_server
+async def test_a_workflow_behind_http_uses_a_server_that_is_its_child(tmp_path: Path) -> None:
+    (tmp_path / "flows.py").write_text(FLOWS.format(served=str(SERVED)))
+
+    async def say_yes(context: Any, params: Any) -> ElicitResult:
+        return ElicitResult(action="accept", content={"approved": True})
+
+    with process(tmp_path, served=tmp_path / "flows.py") as running:
+        async with Client(url_of(running), elicitation_callback=say_yes) as client:
+            assert data_of(await client.call_tool("through_a_child")) == {"result": "shipped A1"}
 
 
 @pytest.mark.needs_session
