@@ -149,7 +149,7 @@ class _Letters:
         self._least = LEVELS.index(least)
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()  # the writer is no part of the workflow that is heard
-        self._unsent: asyncio.Queue[Letter | None] = asyncio.Queue()
+        self._unsent = deque[Letter]()
         self._writing: asyncio.Task[None] | None = None
         self._heard = False
 
@@ -159,26 +159,26 @@ class _Letters:
             self._heard = True
             self._loop.call_soon_threadsafe(self._keep, (level, logger, text), context=self._context)
 
-    def _keep(self, letter: Letter | None) -> None:
-        if letter is None or self._unsent.qsize() < MOST_UNSENT:
-            self._unsent.put_nowait(letter)
-        if self._writing is None:
+    def _keep(self, letter: Letter) -> None:
+        if len(self._unsent) < MOST_UNSENT:
+            self._unsent.append(letter)
+        if self._writing is None or self._writing.done():
             self._writing = self._loop.create_task(self._write())
 
     async def _write(self) -> None:
-        while (letter := await self._unsent.get()) is not None:
-            level, logger, text = letter
+        while self._unsent:
+            level, logger, text = self._unsent.popleft()
             await log_to(self._client, level, text, logger)
 
     async def end(self) -> None:
         """Wait until what was heard is written, for a while."""
         if self._heard:
             await asyncio.sleep(0)  # what was heard a moment ago is kept now
-            self._keep(None)
         if self._writing is not None:
             await asyncio.wait([self._writing], timeout=LAST_WORDS)
 
     async def close(self) -> None:
+        self._unsent.clear()
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
