@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +29,8 @@ class EnvironmentConfig:
         path = self._environ.get(FILE_VARIABLE)
         if not path:
             return None
+        import tomllib  # noqa: PLC0415 - start-up time: most have no file
+
         try:
             value: Any = tomllib.loads(Path(path).expanduser().read_text("utf-8"))
         except (OSError, ValueError) as exc:

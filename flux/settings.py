@@ -8,8 +8,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import platformdirs
-
 from flux.errors import InvalidInput
 
 Synchronous = Literal["full", "normal"]
@@ -68,12 +66,15 @@ class Settings:
             raise TypeError(f"no such setting: {', '.join(sorted(overrides))}")
         if faults:
             raise InvalidInput("a setting", faults)
-        values.setdefault("database", str(default_database()))
+        if "database" not in values:
+            values["database"] = str(default_database())
         return cls(**values)
 
 
 def default_database() -> Path:
     """In the user's data folder, which depends on the platform. Nothing is made by asking."""
+    import platformdirs  # noqa: PLC0415 - start-up time: most say where their database is
+
     return platformdirs.user_data_path("flux", appauthor=False) / "flux.db"
 
 

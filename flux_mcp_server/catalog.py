@@ -20,7 +20,6 @@ from flux.decorators import UNSET, Workflow
 from flux.discovery import Problem
 from flux.errors import DefinitionError, InvalidInput
 from flux.schema import InputSchema, JsonSchema, ValueType, input_schema, json_schema, value_type
-from flux.tasks import Graph
 from flux_mcp_server import calls, controls, results
 from flux_mcp_server.auth import Caller, Scope
 from flux_mcp_server.calls import Call
@@ -159,6 +158,8 @@ class Catalog:
 
     def described(self, name: str) -> dict[str, Any]:
         """A workflow as a document."""
+        from flux.tasks import Graph  # noqa: PLC0415 - start-up time: see there
+
         served = self.served[name]
         tool = self._offers[served.tool].tool
         graphs = [each for each in named_by(served.workflow) if isinstance(each, Graph)]

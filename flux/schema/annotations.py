@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, Literal, NewType, NotRequired, Required, TypeVar
 
-import docstring_parser
 import typing_extensions
 
 from flux.context import ExecutionContext
@@ -76,6 +75,10 @@ def docstring(target: Callable[..., Any] | type) -> tuple[str, dict[str, str]]:
 
 @lru_cache(maxsize=1000)
 def _parsed(text: str) -> tuple[str, dict[str, str]]:
+    if not text:
+        return "", {}
+    import docstring_parser  # noqa: PLC0415 - start-up time: where nothing is said there is nothing to read
+
     try:
         parsed = docstring_parser.parse(text)
     except docstring_parser.ParseError:
