@@ -309,6 +309,11 @@ class Engine:
             if execution.status is Status.RUNNING and self._has_room_for(execution.workflow):
                 with suppress(ExecutionBusy):  # its owner will see the fact
                     await self.runs.take_up(id)
+            elif execution.status is Status.RUNNING and execution.workflow not in self.world.workflows:
+                log.warning(
+                    "execution %s goes on in a process that serves the workflow %r: this one does not know it",
+                    *(id, execution.workflow),
+                )
         return await self.get(id)
 
     # -- children and parents ---------------------------------------------------------------------------------------

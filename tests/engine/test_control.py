@@ -189,3 +189,18 @@ async def test_nothing_is_left_running_when_the_body_ends(flux: Flux) -> None:
     await settle()
     history = await flux.history(done.execution_id)
     assert sum(isinstance(event, CallStarted) for event in history) == 1
+
+
+async def test_who_answers_what_only_other_processes_can_run_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
+    @workflow
+    async def elsewhere() -> str:
+        return await pause("ready", response=str)
+
+    async with Flux(workflows=[elsewhere]) as flux:
+        paused = await flux.run(elsewhere)
+    async with Flux() as stranger:
+        answered = await stranger.answer(paused.execution_id, "yes")
+        assert answered.status is Status.RUNNING
+    assert "serves the workflow 'elsewhere'" in caplog.text
+    async with Flux(workflows=[elsewhere]) as flux:
+        assert (await flux.wait(paused.execution_id, timeout=10)).output == "yes"
