@@ -19,44 +19,40 @@ _PAGE_ROWS = 5000
 
 _PAGE = """
 SELECT seq, kind, at, call, value, facts FROM events
-WHERE execution = %s AND seq > %s AND seq <= %s AND kind < %s ORDER BY seq LIMIT %s
+WHERE execution = (SELECT number FROM executions WHERE id = %s) AND seq > %s AND kind < %s ORDER BY seq LIMIT %s
 """
 _ALL_KINDS = 32767
 
 
 async def load(connection: AsyncConnection, id: str, after: int) -> list[Event]:
-    number, last = await _stream(connection, id)
-    return await _events(connection, number, after, last, _ALL_KINDS)
+    return await _events(connection, id, after, _ALL_KINDS)
 
 
 async def lifecycle(connection: AsyncConnection, id: str) -> list[Event]:
-    number, last = await _stream(connection, id)
-    return await _events(connection, number, 0, last, FIRST_JOURNAL_KIND)
+    return await _events(connection, id, 0, FIRST_JOURNAL_KIND)
+
+
+async def _events(connection: AsyncConnection, id: str, after: int, kinds: int) -> list[Event]:
+    events: list[Event] = []
+    while True:
+        found = await connection.execute(_PAGE, (id, after, kinds, _PAGE_ROWS))
+        rows = await found.fetchall()
+        events += [from_json_row(row[1:]) for row in rows]
+        if len(rows) < _PAGE_ROWS:
+            break
+        after = rows[-1][0]
+    if not events:  # nothing new - or no such execution
+        await last(connection, id)
+    return events
 
 
 async def last(connection: AsyncConnection, id: str) -> int:
-    return (await _stream(connection, id))[1]
-
-
-async def _stream(connection: AsyncConnection, id: str) -> tuple[int, int]:
-    """The execution's number, and that of its last fact."""
-    found = await connection.execute("SELECT number, last FROM executions WHERE id = %s", (id,))
+    """The number of the execution's last fact."""
+    found = await connection.execute("SELECT last FROM executions WHERE id = %s", (id,))
     row = await found.fetchone()
     if row is None:
         raise ExecutionNotFound(id)
-    return row[0], row[1]
-
-
-async def _events(connection: AsyncConnection, number: int, after: int, upto: int, kinds: int) -> list[Event]:
-    events: list[Event] = []
-    while after < upto:
-        found = await connection.execute(_PAGE, (number, after, upto, kinds, _PAGE_ROWS))
-        rows = await found.fetchall()
-        if not rows:
-            break
-        events += [from_json_row(row[1:]) for row in rows]
-        after = rows[-1][0]
-    return events
+    return row[0]
 
 
 # --- lists of executions

@@ -267,16 +267,15 @@ WHERE number = ANY(%s)
 
 
 _CLAIM = """
-WITH held AS (
-  SELECT number, lease_until, owner_host, owner_pid, owner_started, owner_token
-  FROM executions WHERE id = %(id)s FOR NO KEY UPDATE
+WITH free AS (
+  SELECT number FROM executions WHERE id = %(id)s AND queue IS NULL AND owner_token IS NULL FOR NO KEY UPDATE SKIP LOCKED
 ), given AS (
   UPDATE executions SET epoch = epoch + 1, owner_host = %(host)s, owner_pid = %(pid)s, owner_started = %(started)s,
     owner_token = %(token)s, lease_until = %(until)s
-  FROM held WHERE executions.number = held.number AND queue IS NULL AND executions.owner_token IS NULL
-  RETURNING executions.number, epoch
+  FROM free WHERE executions.number = free.number RETURNING executions.number, epoch
 )
-SELECT epoch, lease_until, owner_host, owner_pid, owner_started, owner_token FROM held LEFT JOIN given USING (number)
+SELECT given.epoch, lease_until, owner_host, owner_pid, owner_started, owner_token
+FROM executions LEFT JOIN given USING (number) WHERE id = %(id)s
 """
 
 
@@ -290,7 +289,8 @@ async def claim(
     dead: Collection[Owner],
     queues: Collection[Queue],
 ) -> Lease | Owner:
-    """One statement where it is free, in no queue, or safely in the hands of another; all else takes a closer look."""
+    """One statement where it is free, in no queue, or safely in the hands of another, which it then only reads; all else takes a
+    closer look - also what somebody else is at this very moment."""
     host, pid, started, token = owner_columns(owner)
     wanted = {"id": id, "host": host, "pid": pid, "started": started, "token": token, "until": now + ttl}
     row = await (await connection.execute(_CLAIM, wanted)).fetchone()
