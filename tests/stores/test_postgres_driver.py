@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
+from importlib.util import find_spec
 
 import psycopg
 import pytest
@@ -15,7 +16,19 @@ from flux.stores.postgres.opening import Target
 
 pytestmark = pytest.mark.anyio
 
+LOOPS = [
+    pytest.param({"use_uvloop": False}, id="asyncio"),
+    pytest.param(
+        {"use_uvloop": True}, id="uvloop", marks=pytest.mark.skipif(not find_spec("uvloop"), reason="not here")
+    ),
+]
 FOR_EVER = "SELECT pg_sleep(600)"
+
+
+@pytest.fixture(params=LOOPS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """How a loop watches a socket is its own affair."""
+    return "asyncio", request.param
 
 
 @pytest.fixture
