@@ -44,7 +44,7 @@ class JsonCodec:
             node = _opaque(value)
             whole = dumps(node)
         digest = blake2b(whole.encode("ascii"), digest_size=8).hexdigest()
-        return digest, Json(dumps(node) if len(whole) <= limit else _cut_to(node, limit))
+        return digest, Json(_in_given_order(node, whole) if len(whole) <= limit else _cut_to(node, limit))
 
     def isolate(self, value: Any) -> Any:
         return isolate(value)
@@ -73,6 +73,12 @@ class _Describing(Writing):
 
     def error(self, error: BaseException) -> Node:
         return {"$": "error", "c": name_of(type(error)), "v": text_of(error)}
+
+
+def _in_given_order(node: Node, in_order: str) -> str:
+    """The text of a node that is known with sorted keys. Most calls have one argument, where there is nothing to be sorted."""
+    is_sorted = isinstance(node, dict) and len(cast("dict[str, Node]", node)) == 1 and "{" not in in_order[1:]
+    return in_order if is_sorted else dumps(node)
 
 
 def _opaque(value: object) -> Node:

@@ -19,7 +19,7 @@ def isolate(value: Any) -> Any:
     """A copy in which mutable data is new; what is shared inside `value` is shared inside the copy.
 
     Opaque objects, keys of dicts and members of sets are passed on as they are."""
-    if type(value) in _ATOMS:
+    if type(value) in _ATOMS or _is_of_atoms(value):
         return value
     try:
         return _Copying().copy(value)
@@ -27,6 +27,11 @@ def isolate(value: Any) -> Any:
         # deeper than the stack, or of a class that cannot even be looked up: no such value can be stored, so no result
         # that lasts can depend on the copy
         return value
+
+
+def _is_of_atoms(value: object) -> bool:
+    """A tuple of values that cannot be changed, as the arguments of most calls are."""
+    return type(value) is tuple and _ATOMS.issuperset(map(type, cast("tuple[Any, ...]", value)))
 
 
 class _Copying:
