@@ -135,22 +135,23 @@ async def test_a_write_whose_answer_was_lost_is_neither_lost_nor_made_twice(post
     async with proxied(postgres) as (proxy, url):
         store = await PostgresStore.open(url)
         lease = await held(store, "a")
-        many = [returned(number) for number in range(3, 20)]  # too many for a statement that is kept for their number
-        await store.append("a", [returned(1)], expected=1, lease=lease)
-        proxy.cut_after = b"append1"  # facts alone are one statement, and commit with it
-        await store.append("a", [returned(2)], expected=2, lease=lease)
-        proxy.cut_after = b"INSERT INTO events"
-        await store.append("a", many, expected=3, lease=lease)
+        facts = [returned(number) for number in range(40)]
+        # facts alone are one statement, and commit with it; it is prepared when it is first used
+        await store.append("a", facts[:1], expected=1, lease=lease)
+        proxy.cut_after = b"append1\0"
+        await store.append("a", facts[1:2], expected=2, lease=lease)
+        await store.append("a", facts[2:20], expected=3, lease=lease)
+        proxy.cut_after = b"append\0"
+        await store.append("a", facts[20:], expected=21, lease=lease)
         proxy.cut_after = b"COMMIT"
         created = await held(store, "b")
         proxy.cut_after = b"COMMIT"
         cancelled = ExecutionCancelled(at=200.0)
         await store.post("b", [cancelled], seen=1, head=Head(status=Status.CANCELLED, updated_at=200.0))
         proxy.cut_after = b"COMMIT"
-        last = 3 + len(many)
-        await store.append("a", [returned(last)], expected=last, lease=lease, head=HEAD, release=True)
+        await store.append("a", [returned(40)], expected=41, lease=lease, head=HEAD, release=True)
         assert proxy.cuts == 5
-        assert await store.load("a") == [STARTED, returned(1), returned(2), *many, returned(last)]
+        assert await store.load("a") == [STARTED, *facts, returned(40)]
         assert await store.load("b") == [STARTED, cancelled]
         assert created.epoch == 1
         with pytest.raises(StreamMoved):  # and doubt does not turn the refusals of others into consent

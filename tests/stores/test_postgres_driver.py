@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import psycopg
 import pytest
 
-from flux.stores.postgres.driver import Connection, Statement
+from flux.stores.postgres.driver import Connection, Statement, array
 from flux.stores.postgres.opening import Target
 
 pytestmark = pytest.mark.anyio
@@ -135,15 +135,24 @@ async def test_what_is_too_long_for_one_packet_arrives_and_so_does_a_pipeline(co
     assert await one(connection) == 1
 
 
-async def test_a_statement_that_is_kept_writes_what_it_is_given_and_says_how_many_rows(connection: Connection) -> None:
-    await connection.execute("CREATE TEMP TABLE rows (number int, text text)")
-    two = Statement(b"two", b"INSERT INTO rows VALUES ($1, $2), ($3, $4)")
-    assert await connection.send(two, (1, "é", 2, None)) == 2
-    assert await connection.send(two, (70_000, "'\\\"", None, "")) == 2
-    none = Statement(b"none", b"DELETE FROM rows WHERE number = $1")
-    assert await connection.send(none, (3,)) == 0
-    found = await (await connection.execute("SELECT number, text FROM rows")).fetchall()
-    assert found == [(1, "é"), (2, None), (70_000, "'\\\""), (None, "")]
+async def test_a_statement_that_is_kept_takes_and_returns_what_it_is_given(connection: Connection) -> None:
+    both = Statement(
+        b"both", b"SELECT text FROM (VALUES ($1::int, $2), ($3, $4)) AS given (number, text) ORDER BY number"
+    )
+    assert await connection.send(both, (1, "é", 2, "")) == ["é", ""]
+    assert await connection.send(both, (70_000, "'\\\"", None, "last")) == ["'\\\"", "last"]
+    none = Statement(b"none", b"SELECT text FROM (VALUES ($1)) AS given (text) WHERE text <> $1")
+    assert await connection.send(none, ("x",)) == []
+
+
+@pytest.mark.parametrize(
+    "texts", [[], ["a"], ["", " ", None, "NULL", "null"], ['"', "\\", '\\"', "{a,b}", "é\n,", "'"]]
+)
+async def test_an_array_arrives_as_it_was(connection: Connection, texts: list[str | None]) -> None:
+    echo = Statement(b"echo", b"SELECT coalesce(text, '<none>') FROM unnest($1::text[]) AS text")
+    assert await connection.send(echo, [array(texts)]) == ["<none>" if text is None else text for text in texts]
+    numbers = Statement(b"numbers", b"SELECT sum(number)::text FROM unnest($1::bigint[]) AS number")
+    assert await connection.send(numbers, [array([1, -(2**40)])]) == [str(1 - 2**40)]
 
 
 @pytest.mark.parametrize("text", [b"no statement at all", b"DELETE FROM nothing", b"SELECT 1 / 0"])

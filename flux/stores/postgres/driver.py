@@ -16,14 +16,29 @@ from psycopg.abc import RV, PQGen
 from psycopg.errors import error_from_result
 from psycopg.generators import execute
 from psycopg.pq import ExecStatus
-from psycopg.pq.abc import PGconn
+from psycopg.pq.abc import PGconn, PGresult
 from psycopg.rows import TupleRow
 from psycopg.waiting import Ready, Wait
+
+Value = int | str | None
+
+
+def array(values: Iterable[Value]) -> str:
+    """As PostgreSQL writes it."""
+    written = [
+        "NULL"
+        if value is None
+        else str(value)
+        if isinstance(value, int)
+        else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        for value in values
+    ]
+    return "{" + ",".join(written) + "}"
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One that returns no rows, prepared once on each connection. Its values are $1, $2 and so on."""
+    """Prepared once on each connection. Its values are $1, $2 and so on; the rows it returns are of one text each."""
 
     name: bytes
     text: bytes
@@ -40,19 +55,20 @@ class Connection(AsyncConnection[TupleRow]):
         super().__init__(*args, **kwargs)
         self._statements: set[bytes] = set()
 
-    async def send(self, statement: Statement, values: Iterable[int | str | None]) -> int:
-        """How many rows it has written."""
+    async def send(self, statement: Statement, values: Iterable[Value]) -> list[str]:
+        """Run a statement, and give what it returns."""
         texts = [None if value is None else str(value).encode() for value in values]
         async with self.lock:
             return await self.wait(self._run_statement(statement, texts))
 
-    def _run_statement(self, statement: Statement, values: Sequence[bytes | None]) -> PQGen[int]:
+    def _run_statement(self, statement: Statement, values: Sequence[bytes | None]) -> PQGen[list[str]]:
         if statement.name not in self._statements:
             self.pgconn.send_prepare(statement.name, statement.text)
-            yield from _written(self.pgconn)
+            yield from _result(self.pgconn)
             self._statements.add(statement.name)
         self.pgconn.send_query_prepared(statement.name, values)
-        return (yield from _written(self.pgconn))
+        result = yield from _result(self.pgconn)
+        return [(result.get_value(row, 0) or b"").decode() for row in range(result.ntuples)]
 
     async def wait(self, gen: PQGen[RV], *args: Any, **kwargs: Any) -> RV:
         """Drive what psycopg does with libpq, `gen`, to its end. Whatever is more than to wait until the server has answered
@@ -104,11 +120,11 @@ class Connection(AsyncConnection[TupleRow]):
             self._whoever_waits.set_result(None)
 
 
-def _written(pgconn: PGconn) -> PQGen[int]:
+def _result(pgconn: PGconn) -> PQGen[PGresult]:
     (result,) = yield from execute(pgconn)
-    if result.status != ExecStatus.COMMAND_OK:
+    if result.status == ExecStatus.FATAL_ERROR:
         raise error_from_result(result)
-    return result.command_tuples or 0
+    return result
 
 
 def _going_on(gen: PQGen[RV], asked: Wait) -> PQGen[RV]:

@@ -33,7 +33,7 @@ from flux.stores.plan import (
     plain_streams,
     unique_keys,
 )
-from flux.stores.postgres.driver import Connection, Statement
+from flux.stores.postgres.driver import Connection, Statement, array
 from flux.stores.rows import is_lifecycle
 
 _MOST_ROWS = 8192  # facts of one statement
@@ -83,10 +83,12 @@ _INSERT_EVENTS = """
 INSERT INTO events (execution, seq, kind, at, call, value, facts)
 SELECT * FROM unnest(%s::bigint[], %s::bigint[], %s::smallint[], %b::text[], %b::text[], %b::text[], %b::text[])
 """
-_APPEND = """
+_APPEND = Statement(
+    b"append",
+    b"""
 WITH streams AS (
   SELECT executions.number, executions.id, stream.* FROM executions JOIN unnest(
-    %b::text[], %s::bigint[], %b::text[], %s::bigint[], %s::bigint[], %s::bigint[]
+    $1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[]
   ) AS stream (name, by_epoch, by_token, expected, added, added_lifecycle) ON executions.id = stream.name
   ORDER BY executions.id FOR NO KEY UPDATE OF executions
 ), accepted AS (
@@ -96,18 +98,21 @@ WITH streams AS (
 ), facts AS (
   INSERT INTO events (execution, seq, kind, at, call, value, facts)
   SELECT number, seq, kind, at, call, value, facts FROM unnest(
-    %b::text[], %s::bigint[], %s::smallint[], %b::text[], %b::text[], %b::text[], %b::text[]
+    $7::text[], $8::bigint[], $9::smallint[], $10::text[], $11::text[], $12::text[], $13::text[]
   ) AS fact (id, seq, kind, at, call, value, facts) JOIN accepted USING (id)
 )
 SELECT id FROM accepted
-"""
+""",
+)
 _APPEND_TO_ONE = """
 WITH accepted AS (
   UPDATE executions SET last = last + $1, lifecycle = lifecycle + $2
-  WHERE id = $3 AND epoch = $4 AND owner_token = $5 AND last = $6 RETURNING number
+  WHERE id = $3 AND epoch = $4 AND owner_token = $5 AND last = $6 RETURNING number, id
+), facts AS (
+  INSERT INTO events (execution, seq, kind, at, call, value, facts)
+  SELECT number, fact.* FROM accepted, (VALUES {}) AS fact
 )
-INSERT INTO events (execution, seq, kind, at, call, value, facts)
-SELECT number, fact.* FROM accepted, (VALUES {}) AS fact
+SELECT id FROM accepted
 """
 _FACT = "(${}::bigint, ${}::smallint, ${}, ${}, ${}, ${})"
 _NOTIFY = "SELECT pg_notify('flux:' || current_schema(), text) FROM unnest(%b::text[]) AS text"
@@ -137,8 +142,8 @@ async def _append_plain(connection: Connection, streams: Mapping[str, Stream]) -
         for id, stream in streams.items()
         for seq, row in enumerate(stream.rows, stream.first.expected + 1)
     ]
-    added = await connection.execute(_APPEND, (*_columns(heads, 6), *_columns(facts, 7)))
-    return {id for (id,) in await added.fetchall()}
+    arrays = [array(column) for column in (*_columns(heads, 6), *_columns(facts, 7))]
+    return set(await connection.send(_APPEND, arrays))
 
 
 async def _append_to_one(connection: Connection, stream: Stream) -> Collection[str]:
@@ -148,8 +153,7 @@ async def _append_to_one(connection: Connection, stream: Stream) -> Collection[s
     fence = (first.id, first.lease.epoch, first.lease.owner.token, first.expected)
     facts = chain.from_iterable((seq, *row) for seq, row in enumerate(rows, first.expected + 1))
     count = len(rows)
-    added = await connection.send(_append_of(count), (count, sum(map(is_lifecycle, rows)), *fence, *facts))
-    return [first.id] if added else []
+    return await connection.send(_append_of(count), (count, sum(map(is_lifecycle, rows)), *fence, *facts))
 
 
 @cache
