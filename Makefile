@@ -20,8 +20,8 @@ venv: $(VENV)/installed-checkers ## The same with ruff and pyright: all that a c
 demo: $(VENV)/installed ## An approval in a real MCP server, which is killed half-way (ten seconds)
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/installed ## Every test
-	@$(BIN)/python -m pytest
+test: $(VENV)/installed ## Every test, two at a time
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-llm: $(VENV)/llm/installed ## The examples with agents, with a small language model of this machine (not a part of CI)
 	@$(BIN)/python -m pytest tests/llm/examples.py

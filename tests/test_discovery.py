@@ -125,7 +125,7 @@ def test_nothing_is_executed_twice(write: Write, tmp_path: Path):
 
 def test_the_running_script_is_reused(write: Write, monkeypatch: pytest.MonkeyPatch):
     path = write("script.py", "raise SystemExit('executed again')")
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(path))
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(path), raising=False)
     monkeypatch.setattr(
         sys.modules["__main__"], "approve", discover([write("a_flow.py", flow("approve"))]).workflows[0], False
     )

@@ -26,6 +26,7 @@ from tests.mcp.replicas import Replicas
 Era = Literal["legacy", "2026-07-28"]
 ERAS: list[Era] = ["legacy", "2026-07-28"]
 PATIENCE = 20.0  # seconds for whatever a loaded machine may delay
+SOON = 10.0  # seconds, for what must not take much longer than it does
 REPLICAS: Replicas | None = None
 """Where the test is run with two servers: see conftest.py."""
 NOWHERE = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the tests run

@@ -72,7 +72,7 @@ async def test_the_answer_to_a_long_call_begins_at_once(tmp_path: Path) -> None:
                 assert answer.status_code == 200
                 first = next(line for line in answer.iter_lines() if "progress" in line)
                 assert "execution " in first
-                assert time.monotonic() - began < 5
+                assert time.monotonic() - began < PATIENCE
         there.touch()
 
 
