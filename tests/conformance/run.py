@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,17 +40,30 @@ RUNS_WITHIN = 300.0
 
 
 def main(folder: Path) -> int:
-    with _server() as url:
-        failed = [f"{name} {' '.join(options)}" for name, options in SUITES if not _passes(folder, name, options, url)]
-        failed += [script for script in CLIENTS if not _drives(folder, script, url)]
-    for script in CLIENTS:
-        with _replicas(keep_sessions=script in NEED_SESSIONS) as url:
-            if not _drives(folder, script, url):
-                failed.append(f"{script} with two servers")
+    with ThreadPoolExecutor() as pool:  # both mostly wait
+        running = [pool.submit(_suites, folder), pool.submit(_clients, folder)]
+    failed = [name for run in running for name in run.result()]
     failed += [f"client {revision}" for revision in REVISIONS if not _is_driven(folder, revision)]
     every = len(SUITES) + 2 * len(CLIENTS) + len(REVISIONS)
     _say(f"{every - len(failed)} of {every} runs passed" + "".join(f"\n  not: {each}" for each in failed))
     return 1 if failed else 0
+
+
+def _suites(folder: Path) -> list[str]:
+    """Those that failed."""
+    with _server() as url:
+        return [f"{name} {' '.join(options)}" for name, options in SUITES if not _passes(folder, name, options, url)]
+
+
+def _clients(folder: Path) -> list[str]:
+    """Those that failed."""
+    with _server() as url:
+        failed = [script for script in CLIENTS if not _drives(folder, script, url)]
+    for script in CLIENTS:
+        with _replicas(keep_sessions=script in NEED_SESSIONS) as url:
+            if not _drives(folder, script, url):
+                failed.append(f"{script} with two servers")
+    return failed
 
 
 @contextmanager
