@@ -1,4 +1,6 @@
-"""What the tests of this folder run in processes of its own, and kill. Usage: program.py start|resume|answer ID"""
+"""What the tests of this folder run in processes of its own, and kill.
+
+Usage: program.py start NAME ID INPUT, resume NAME ID, or answer NAME ANSWER, which answers those whose ids come in."""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import time
 from typing import Any
 
 from flux import ExecutionContext, pause, task, workflow
+from flux.errors import FluxError
 from flux.tasks import parallel
 
 
@@ -56,15 +59,23 @@ WORKFLOWS = {each.name: each for each in (in_a_row, at_once, asks)}
 
 
 def main() -> None:
-    verb, name, id, *rest = sys.argv[1:]
-    chosen = WORKFLOWS[name]
-    if verb == "start":
-        execution = chosen.run(int(rest[0]), execution_id=id)
-    elif verb == "resume":
-        execution = chosen.resume(id)
-    else:
-        execution = chosen.resume(id, rest[0])
-    print(execution.status.value, execution.output)
+    match sys.argv[1:]:
+        case ["start", name, id, size]:
+            tell(WORKFLOWS[name].run(int(size), execution_id=id))
+        case ["resume", name, id]:
+            tell(WORKFLOWS[name].resume(id))
+        case ["answer", name, answer]:
+            for id in sys.stdin:
+                try:
+                    tell(WORKFLOWS[name].resume(id.strip(), answer))
+                except FluxError as exc:
+                    print(type(exc).__name__, flush=True)
+        case _:
+            sys.exit(__doc__)
+
+
+def tell(execution: ExecutionContext[Any]) -> None:
+    print(execution.status.value, execution.output, flush=True)
 
 
 if __name__ == "__main__":
