@@ -108,7 +108,7 @@ async def scenario(ctx: ExecutionContext[str]) -> None:
 
 
 async def main() -> None:
-    url, secrets = sys.argv[-1], Secrets()
+    url, secrets = sys.argv[1], Secrets()
     async with Flux(store=MemoryStore(), secrets=secrets, recover=False) as flux:
         execution = await flux.run(scenario, url)
         for _ in range(MOST_LOGINS):
