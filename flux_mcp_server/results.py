@@ -259,34 +259,25 @@ def of_workflow(execution: ExecutionContext[Any], output: Output, guide: Guide) 
     if fault is not None:
         said = f"Execution {execution.execution_id} has completed, but its output is not what {execution.workflow_name} declares: {fault}"
         return error(_cut(f"{said}\nThe output: {_compact(structured)}"), execution)
-    result = _result(execution, structured, text=value if isinstance(value, str) else None)
-    return _too_large(execution, result) if _size(result) > MOST else result
-
-
-def _size(result: types.CallToolResult) -> int:
-    texts = sum(len(block.text) for block in result.content if isinstance(block, types.TextContent))
-    return max(texts, len(_compact(result.structured_content)))
+    written = _compact(structured)
+    shown = value if isinstance(value, str) else written
+    size = max(len(shown), len(written))
+    return _too_large(execution, shown, size) if size > MOST else _result(execution, structured, text=shown)
 
 
 def _cut(text: str, most: int = MOST) -> str:
     return text if len(text) <= most else text[:most] + " ..."
 
 
-def _too_large(execution: ExecutionContext[Any], result: types.CallToolResult) -> types.CallToolResult:
+def _too_large(execution: ExecutionContext[Any], shown: str, size: int) -> types.CallToolResult:
     """A handle that leads to the output, and the beginning of it: what clients check it against holds for a handle too."""
     id, uri = execution.execution_id, result_uri(execution.execution_id)
-    size = _size(result)
     next = f"It has completed, but its output is too large for a result ({size:,} characters): read the resource {uri}."
     content = {"execution_id": id, "workflow": execution.workflow_name, "status": "completed", "next": next}
-    shown = next_text(result)
     beginning = types.TextContent(text=f"{next}\nIt begins: {_cut(shown, 2000)}")
     return types.CallToolResult(
         content=[beginning, _result_link(execution)], structured_content=content, _meta=_meta(execution)
     )
-
-
-def next_text(result: types.CallToolResult) -> str:
-    return next((block.text for block in result.content if isinstance(block, types.TextContent)), "")
 
 
 def _unsuccessful(execution: ExecutionContext[Any], guide: Guide) -> types.CallToolResult:
