@@ -120,7 +120,8 @@ class Relay:
     async def _wait_for_news(self, report: Report) -> None:
         while True:
             try:
-                await asyncio.wait_for(self._news.wait(), HEARTBEAT)
+                async with asyncio.timeout(HEARTBEAT):
+                    await self._news.wait()
             except TimeoutError:
                 await self._say(report, f"{self.last or 'still running'} ({time.monotonic() - self._began:.0f} s)")
             else:

@@ -116,7 +116,8 @@ class _Serving:
 
         async def is_ready() -> bool:
             try:
-                await asyncio.wait_for(flux.list(limit=1), 2)
+                async with asyncio.timeout(2):
+                    await flux.list(limit=1)
             except (FluxError, TimeoutError):
                 return False
             return True

@@ -75,7 +75,8 @@ class _UnderWay:
         await asyncio.sleep(TURN)  # what was read last has begun by then
         if self._count:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), LAST_ANSWERS)
+                async with asyncio.timeout(LAST_ANSWERS):
+                    await self._idle.wait()
         await asyncio.sleep(TURN)  # and is written
 
 

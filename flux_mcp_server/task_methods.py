@@ -219,7 +219,8 @@ async def changes(
             if execution.has_finished:
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), LOOK)
+                async with asyncio.timeout(LOOK):
+                    await news.wait()
             await asyncio.sleep(SOON)
 
 

@@ -155,7 +155,8 @@ async def roll_back_cancelled(call: Call) -> None:
     scope = call.site.scope.inside(call.site.id, UNDOING, call.name, fence)
     try:
         with entered(scope):
-            await asyncio.wait_for(asyncio.shield(_called(call, call.spec.rollback, 1)), ROLLBACK_WITHIN)
+            async with asyncio.timeout(ROLLBACK_WITHIN):
+                await asyncio.shield(_called(call, call.spec.rollback, 1))
     except Exception as exc:  # noqa: BLE001 - a rollback that fails must not hide the cancellation
         call.run.report(call.name, exc)
 

@@ -296,3 +296,18 @@ async def test_a_process_frozen_in_the_middle_of_a_write_does_not_keep_others_fr
         await frozen.append("a", [returned(1)], expected=1, lease=lease)
     await frozen.aclose()
     await other.aclose()
+
+
+@pytest.mark.parametrize("writes", [False, True])
+async def test_whoever_is_cancelled_at_whichever_moment_ends(store: PostgresStore, *, writes: bool) -> None:
+    async def for_ever() -> None:
+        while True:
+            await (store.remember("note", "text") if writes else store.find(limit=1))
+
+    for turns in range(40):
+        working = asyncio.ensure_future(for_ever())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        working.cancel()
+        await asyncio.wait([working], timeout=5)
+        assert working.cancelled(), f"the cancellation {turns} turns after the beginning was lost"

@@ -89,7 +89,8 @@ class Pool:
 
         async def once() -> R:
             try:
-                line = await asyncio.wait_for(self._free.get(), ANSWER_WITHIN)
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    line = await self._free.get()
             except TimeoutError as exc:
                 raise Busy(f"all {POOLED} connections have been busy for {ANSWER_WITHIN:g} seconds") from exc
             try:

@@ -130,7 +130,8 @@ class Connection:
         """Raises why it could not be opened; NotSent when it takes too long."""
         opened = asyncio.shield(self._opened)
         try:
-            await asyncio.wait_for(opened, self._patience)
+            async with asyncio.timeout(self._patience):
+                await opened
         except TimeoutError:
             if self._opened.done():
                 raise

@@ -129,7 +129,8 @@ class _Landing:
     async def answer(self) -> AuthorizationCodeResult:
         """What the server of logins has sent back. Raises OAuthFlowError when it, or the person, said no."""
         try:
-            return await asyncio.wait_for(self._came, WAIT)
+            async with asyncio.timeout(WAIT):
+                return await self._came
         except TimeoutError:
             raise OAuthFlowError(f"nobody has signed in within {WAIT:g} s") from None
 
