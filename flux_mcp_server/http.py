@@ -21,6 +21,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from flux_mcp_server._sdk import DualServer
 from flux_mcp_server.auth import SCOPES, Needs, StepUp
@@ -80,7 +81,7 @@ async def serve_http(
     if how.verifier is not None and needs is not None:
         app.user_middleware.append(Middleware(StepUp, needs=needs, metadata=_metadata_url(auth)))
     config = uvicorn.Config(
-        app,
+        _with_trimmed_headers(app),
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=max(1, round(how.drain)),
@@ -97,6 +98,17 @@ async def serve_http(
     uvicorn_server.should_exit = True
     stopped.cancel()
     await serving
+
+
+def _with_trimmed_headers(app: ASGIApp) -> ASGIApp:
+    """White space behind a header's value is no part of it (RFC 9110, 5.5). httptools leaves it there."""
+
+    async def trimmed(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope["headers"] = [(name, value.rstrip(b" \t")) for name, value in scope["headers"]]
+        await app(scope, receive, send)
+
+    return trimmed
 
 
 def _security(host: str, how: Http) -> TransportSecuritySettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,21 @@ def test_foreign_hosts_and_origins_are_refused(tmp_path: Path) -> None:
         accept = {"Accept": "application/json, text/event-stream"}
         assert httpx.post(url, json=asked, headers={**accept, "Host": "evil.example"}).status_code == 421
         assert httpx.post(url, json=asked, headers={**accept, "Origin": "http://evil.example"}).status_code == 403
+
+
+@pytest.mark.one_server
+def test_white_space_behind_a_header_is_no_part_of_it(tmp_path: Path) -> None:
+    meta = {"protocolVersion": "2026-07-28", "clientCapabilities": {}, "clientInfo": {"name": "test", "version": "0"}}
+    listing = request("tools/list", {"_meta": {f"io.modelcontextprotocol/{name}": each for name, each in meta.items()}})
+    body = json.dumps(listing)
+    with http_server(tmp_path) as (_, url), closing(HTTPConnection("127.0.0.1", port_of(url))) as line:
+        line.putrequest("POST", "/mcp")
+        named = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/list", "Content-Type": "application/json"}
+        for name, value in {**HELLO_HEADERS, **named, "Content-Length": str(len(body))}.items():
+            line.putheader(name, f"{value} \t")
+        line.endheaders(body.encode())
+        answer = line.getresponse()
+        assert (answer.status, b"approve" in answer.read()) == (200, True)
 
 
 @pytest.mark.one_server
