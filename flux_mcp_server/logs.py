@@ -152,6 +152,7 @@ class _Letters:
         self._unsent = deque[Letter]()
         self._writing: asyncio.Task[None] | None = None
         self._heard = False
+        self._is_closed = False
 
     def hear(self, level: types.LoggingLevel, logger: str, text: str) -> None:
         """From any thread."""
@@ -160,6 +161,8 @@ class _Letters:
             self._loop.call_soon_threadsafe(self._keep, (level, logger, text), context=self._context)
 
     def _keep(self, letter: Letter) -> None:
+        if self._is_closed:
+            return
         if len(self._unsent) < MOST_UNSENT:
             self._unsent.append(letter)
         if self._writing is None or self._writing.done():
@@ -178,7 +181,7 @@ class _Letters:
             await asyncio.wait([self._writing], timeout=LAST_WORDS)
 
     async def close(self) -> None:
-        self._unsent.clear()
+        self._is_closed = True
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)

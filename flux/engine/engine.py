@@ -312,7 +312,8 @@ class Engine:
             elif execution.status is Status.RUNNING and execution.workflow not in self.world.workflows:
                 log.warning(
                     "execution %s goes on in a process that serves the workflow %r: this one does not know it",
-                    *(id, execution.workflow),
+                    id,
+                    execution.workflow,
                 )
         return await self.get(id)
 

@@ -177,14 +177,16 @@ class Plan:
         if create.id in self.known:
             return ExecutionExists(create.id)
         place, owner = create.place, create.owner
-        if place and place.deduplication is not None:
-            stands = self.stands.setdefault((place.queue, place.deduplication), create.id)
-            if stands != create.id:
-                return AlreadyQueued(stands, place.queue)
-        if create.key is not None and create.unique_since is not None:
-            taken = self.taken.setdefault(create.key, create.id)
-            if taken != create.id:
-                return KeyTaken(taken)
+        mark = (place.queue, place.deduplication) if place and place.deduplication is not None else None
+        key = create.key if create.unique_since is not None else None
+        if mark in self.stands:
+            return AlreadyQueued(self.stands[mark], mark[0])
+        if key in self.taken:
+            return KeyTaken(self.taken[key])
+        if mark is not None:  # whoever is refused stands for nothing
+            self.stands[mark] = create.id
+        if key is not None:
+            self.taken[key] = create.id
         known = Known(next(self.numbers), 1 if owner else 0, owner.token if owner else None, 0, 0)
         self.known[create.id] = known
         self.created.append((create, known))

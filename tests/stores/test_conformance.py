@@ -542,6 +542,20 @@ async def test_of_several_at_once_one_gets_the_key(store: Store) -> None:
     assert [each.id for each in refused] == [row.id, row.id]
 
 
+async def test_who_is_refused_for_its_key_keeps_nobody_out_of_the_queue(store: Store) -> None:
+    started = ExecutionStarted(at=100.0, workflow="order", input=Json("null"))
+    place = Place(queue="q", deduplication="same")
+    await store.create("first", [started], head=HEAD, owner=None, ttl=TTL, key="k")
+    refused, begun = await asyncio.gather(
+        store.create("a", [started], head=HEAD, owner=None, ttl=TTL, key="k", unique_since=0.0, place=place),
+        store.create("b", [started], head=HEAD, owner=None, ttl=TTL, place=place),
+        return_exceptions=True,
+    )
+    assert isinstance(refused, KeyTaken)
+    assert begun is None
+    assert {row.id for row in await store.find()} == {"first", "b"}
+
+
 async def test_a_closed_store_says_so_and_may_be_closed_again(store: Store) -> None:
     await held(store, "a")
     await store.aclose()
